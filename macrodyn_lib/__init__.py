@@ -1,0 +1,50 @@
+"""Learn the macroscopic stochastic dynamics of a large system from simulations of small pieces.
+
+The public names load on first use, so that sampling needs no torch and learning no numba.
+"""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "Snapshots": "records",
+    "Trajectories": "records",
+    "PatchPairs": "records",
+    "LatentPairs": "records",
+    "Patch": "lattice",
+    "Patching": "lattice",
+    "MicroscopicSystem": "systems.base",
+    "LinearChain": "systems.linear_chain",
+    "CurieWeiss": "systems.curie_weiss",
+    "LocalRelax": "upsampling",
+    "upsample": "upsampling",
+    "evolve_patches": "partial_evolution",
+    "encode": "closure",
+    "encode_naive": "closure",
+    "LinearSDE": "sde",
+    "MLPSDE": "sde",
+    "FittedSDE": "fitting",
+    "TrainingSettings": "fitting",
+    "fit_sde": "fitting",
+    "fit_ensemble": "fitting",
+    "rollout": "rollouts",
+    "stream": "randomness",
+    "ParameterError": "errors",
+    "CheckpointError": "errors",
+    "DivergedError": "errors",
+}
+_MODULES = {"exact", "plotting", "statistics", "study"}
+
+__all__ = sorted([*_HOME, *_MODULES])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"macrodyn_lib.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"macrodyn_lib.{name}")
+    raise AttributeError(f"module 'macrodyn_lib' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

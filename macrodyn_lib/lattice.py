@@ -1,0 +1,164 @@
+"""Split a lattice into K patches, or into overlapping tiles, and put it together again."""
+
+import dataclasses
+import itertools
+import re
+from typing import Literal
+
+import numpy as np
+
+Boundary = Literal["ghost", "buffer", "periodic"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """One box of sites of a lattice, and what its edge sees while it evolves.
+
+    start, shape:  first site and edge lengths; indices wrap around ``lattice_shape``.
+    boundary:      "ghost": the sites outside stay at their snapshot values;
+                   "periodic": the patch is wrapped on itself (the published code; biased).
+    """
+
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+    lattice_shape: tuple[int, ...]
+    boundary: Literal["ghost", "periodic"] = "ghost"
+
+    @property
+    def n_sites(self) -> int:
+        return int(np.prod(self.shape))
+
+    @property
+    def axes(self) -> tuple[np.ndarray, ...]:
+        """Site indices along each axis, wrapped."""
+        return tuple(
+            (first + np.arange(length)) % extent
+            for first, length, extent in zip(
+                self.start, self.shape, self.lattice_shape, strict=True
+            )
+        )
+
+    def sites(self) -> np.ndarray:
+        """Flat indices of the patch's sites, (n_sites,), in C order of the patch."""
+        return np.ravel_multi_index(np.ix_(*self.axes), self.lattice_shape).ravel()
+
+    @property
+    def selection(self) -> tuple[slice | np.ndarray, ...]:
+        """Index of the patch in (B, *lattice): slices, or index arrays where it wraps around."""
+        ends = [first + length for first, length in zip(self.start, self.shape, strict=True)]
+        if all(end <= extent for end, extent in zip(ends, self.lattice_shape, strict=True)):
+            boxes = [slice(first, end) for first, end in zip(self.start, ends, strict=True)]
+            return (slice(None), *boxes)
+        return (slice(None), *np.ix_(*self.axes))
+
+    def extract(self, states: np.ndarray) -> np.ndarray:
+        """(B, *lattice) -> (B, *patch): a copy of the patch's sites."""
+        return np.array(states[self.selection], order="C")
+
+    def insert(self, states: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """A copy of ``states`` (B, *lattice) with the patch's sites set to ``values``."""
+        result = states.copy()
+        result[self.selection] = values
+        return result
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Patching:
+    """How a lattice is cut: edge length of a patch, its boundary rule, and the stride of the tiles.
+
+    side:          sites along each edge of a patch (one number, or one per axis).
+    boundary:      "ghost" (default), "buffer" or "buffer(w)": a rim of w sites evolves too and is
+                   then thrown away, "periodic": wrapped on itself (published code; for comparison).
+    buffer_width:  w, when boundary is "buffer".
+    stride:        distance of neighbouring tiles; None: side, the partition into K patches.
+    Source: paper Sec. II (partition, ghost cells, buffer), Algorithm 1 (overlapping tiles).
+    """
+
+    side: int | tuple[int, ...]
+    boundary: str = "ghost"
+    buffer_width: int = 1
+    stride: int | tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        match = re.fullmatch(r"buffer\((\d+)\)", self.boundary)
+        if match:
+            object.__setattr__(self, "boundary", "buffer")
+            object.__setattr__(self, "buffer_width", int(match[1]))
+        if self.boundary not in ("ghost", "buffer", "periodic"):
+            raise ValueError(
+                f"boundary = {self.boundary!r}: must be 'ghost', 'buffer', 'buffer(w)' or 'periodic'"
+            )
+        if self.buffer_width < 1:
+            raise ValueError(f"buffer_width = {self.buffer_width}: must be >= 1")
+        for name in ("side", "stride"):
+            value = getattr(self, name)
+            if value is not None and np.min(value) < 1:
+                raise ValueError(f"{name} = {value}: must be >= 1")
+
+    def patches(
+        self, lattice_shape: tuple[int, ...], *, periodic: bool = True
+    ) -> tuple[Patch, ...]:
+        """The patches of a lattice in C order of their starts.
+
+        Tiles with a stride below the side overlap; on a lattice with open ends (``periodic`` is
+        False) those that would cross an end are left out, and the last one is flush with it.
+
+        Raises: ValueError: side does not divide the lattice (partition), or exceeds it (tiles).
+        """
+        sides = np.broadcast_to(self.side, len(lattice_shape))
+        strides = sides if self.stride is None else np.broadcast_to(self.stride, len(lattice_shape))
+        starts = [
+            _starts(int(side), int(stride), extent, periodic)
+            for side, stride, extent in zip(sides, strides, lattice_shape, strict=True)
+        ]
+        rule: Literal["ghost", "periodic"] = "periodic" if self.boundary == "periodic" else "ghost"
+        shape = tuple(int(side) for side in sides)
+        return tuple(
+            Patch(start=start, shape=shape, lattice_shape=lattice_shape, boundary=rule)
+            for start in itertools.product(*starts)
+        )
+
+    def rim(self, patch: Patch, *, periodic: bool = True) -> Patch:
+        """The patch with its buffer: ``buffer_width`` more sites on each side, within the lattice."""
+        width = self.buffer_width
+        starts, shape = [], []
+        for first, length, extent in zip(
+            patch.start, patch.shape, patch.lattice_shape, strict=True
+        ):
+            if periodic:
+                low, count = first - width, min(length + 2 * width, extent)
+            else:
+                low = max(first - width, 0)
+                count = min(first + length + width, extent) - low
+            starts.append(low % extent)
+            shape.append(count)
+        return dataclasses.replace(patch, start=tuple(starts), shape=tuple(shape))
+
+    def split(self, states: np.ndarray) -> np.ndarray:
+        """(B, *lattice) -> (B, K, *patch), the partition."""
+        patches = dataclasses.replace(self, stride=None).patches(states.shape[1:])
+        return np.stack([patch.extract(states) for patch in patches], axis=1)
+
+    def assemble(self, parts: np.ndarray, lattice_shape: tuple[int, ...]) -> np.ndarray:
+        """(B, K, *patch) -> (B, *lattice), the inverse of ``split``."""
+        patches = dataclasses.replace(self, stride=None).patches(lattice_shape)
+        if parts.shape[1] != len(patches):
+            raise ValueError(f"parts has {parts.shape[1]} patches: must be {len(patches)}")
+        states = np.empty((len(parts), *lattice_shape), dtype=parts.dtype)
+        for k, patch in enumerate(patches):
+            states[patch.selection] = parts[:, k]
+        return states
+
+
+def _starts(side: int, stride: int, extent: int, periodic: bool) -> list[int]:
+    if side > extent or (stride == side and extent % side):
+        divisors = ", ".join(str(d) for d in range(1, extent + 1) if extent % d == 0)
+        raise ValueError(
+            f"patch side = {side}: must divide the lattice side {extent}; allowed: {divisors}"
+        )
+    if periodic:
+        if extent % stride:
+            raise ValueError(f"stride = {stride}: must divide the lattice side {extent}")
+        return [0] if side == extent else list(range(0, extent, stride))
+    starts = list(range(0, extent - side + 1, stride))
+    return starts if starts[-1] == extent - side else [*starts, extent - side]
