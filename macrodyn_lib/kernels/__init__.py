@@ -1,0 +1,1 @@
+"""Compiled dynamics: arrays and scalars in, arrays out; callers validate and allocate."""

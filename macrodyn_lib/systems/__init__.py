@@ -1,0 +1,1 @@
+"""Microscopic systems: one class each, all with the interface of ``base.MicroscopicSystem``."""

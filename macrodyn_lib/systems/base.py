@@ -1,0 +1,120 @@
+"""The interface of a microscopic system: what a user writes to bring their own."""
+
+import abc
+import math
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from macrodyn_lib.lattice import Patch, Patching
+from macrodyn_lib.records import Trajectories
+
+
+class MicroscopicSystem(abc.ABC):
+    """A lattice of sites with stochastic dynamics; concrete systems are frozen dataclasses.
+
+    A system needs the five methods below. ``periodic`` says whether the lattice wraps around;
+    ``observables_are_site_means`` that every observable is the mean of a one-site function, for
+    which the increment of a patch needs the patch alone.
+    """
+
+    observable_names: ClassVar[tuple[str, ...]]
+    periodic: ClassVar[bool] = True
+    observables_are_site_means: ClassVar[bool] = False
+
+    @property
+    @abc.abstractmethod
+    def lattice_shape(self) -> tuple[int, ...]:
+        """Sites along each axis."""
+
+    @abc.abstractmethod
+    def resized(self, size: int) -> Self:
+        """The same physics on a lattice of another size."""
+
+    @abc.abstractmethod
+    def initial_states(self, count: int, rng: np.random.Generator, **options: Any) -> np.ndarray:
+        """(count, *lattice): states from far from equilibrium, to start trajectories."""
+
+    @abc.abstractmethod
+    def simulate(
+        self,
+        states: np.ndarray,
+        times: np.ndarray,
+        rng: np.random.Generator,
+        *,
+        keep_states: bool = False,
+    ) -> Trajectories:
+        """Evolve the whole lattice from time 0 and record at ``times`` (T,), ascending."""
+
+    @abc.abstractmethod
+    def evolve_patch(
+        self, states: np.ndarray, patch: Patch, duration: float, rng: np.random.Generator
+    ) -> np.ndarray:
+        """(B, *lattice): the states with one patch evolved for ``duration``, the rest frozen."""
+
+    @abc.abstractmethod
+    def observables(self, states: np.ndarray) -> np.ndarray:
+        """(B, *any lattice) -> (B, d): the macroscopic observables phi*, intensive."""
+
+    def evolve_patch_events(
+        self, states: np.ndarray, patch: Patch, events: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As ``evolve_patch`` for a number of events; returns the states and durations (B,).
+
+        The published protocol; it needs a system with events.
+        """
+        raise ValueError(f"events = {events}: {type(self).__name__} has no events; give duration")
+
+    def upsampled(self, states: np.ndarray, factor: int) -> np.ndarray:
+        """Enlarge (B, *lattice) by ``factor`` along each axis: every site becomes a block."""
+        for axis in range(1, states.ndim):
+            states = np.repeat(states, factor, axis=axis)
+        return states
+
+
+def evolve_one_patch(
+    system: MicroscopicSystem,
+    states: np.ndarray,
+    patch: Patch,
+    patching: Patching,
+    duration: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """(B, *lattice): the states with ``patch`` evolved under the boundary rule of ``patching``."""
+    if patching.boundary != "buffer":
+        return system.evolve_patch(states, patch, duration, rng)
+    rim = patching.rim(patch, periodic=system.periodic)
+    evolved = system.evolve_patch(states, rim, duration, rng)
+    return patch.insert(states, patch.extract(evolved))
+
+
+def check_number(
+    name: str, value: float, *, above: float = -math.inf, at_least: float = -math.inf
+) -> None:
+    """Raise ValueError unless ``value`` is finite, > ``above`` and >= ``at_least``."""
+    if not (math.isfinite(value) and value > above and value >= at_least):
+        bound = f" and > {above:g}" if above > -math.inf else ""
+        bound += f" and >= {at_least:g}" if at_least > -math.inf else ""
+        raise ValueError(f"{name} = {value}: must be finite{bound}")
+
+
+def check_integer(name: str, value: int, at_least: int = 1) -> None:
+    """Raise ValueError unless ``value`` is an integer >= ``at_least``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < at_least:
+        raise ValueError(f"{name} = {value!r}: must be an integer >= {at_least}")
+
+
+def check_states(states: np.ndarray, lattice_shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless ``states`` is (B, *lattice_shape) and finite."""
+    if states.ndim != 1 + len(lattice_shape) or states.shape[1:] != lattice_shape:
+        raise ValueError(f"states has shape {states.shape}: must be (B, {lattice_shape})")
+    if np.issubdtype(states.dtype, np.floating) and not np.isfinite(states).all():
+        raise ValueError("states has non-finite entries (NaN or infinity): all must be finite")
+
+
+def check_times(times: np.ndarray) -> np.ndarray:
+    """``times`` as float64 (T,); raise ValueError unless finite, ascending and >= 0."""
+    times = np.asarray(times, dtype=np.float64)
+    if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times, prepend=0.0) < 0).any():
+        raise ValueError(f"times = {times}: must be one axis of ascending numbers >= 0")
+    return times
