@@ -1,0 +1,104 @@
+"""Hierarchical upsampling: from snapshots of a small system to snapshots of a large one.
+
+Source: paper Sec. II and Algorithm 1, D(i) = LocalRelax(Upsample(D(i-1))).
+"""
+
+import dataclasses
+
+import numpy as np
+
+from macrodyn_lib.lattice import Patching
+from macrodyn_lib.parallel import map_chunks
+from macrodyn_lib.records import Snapshots
+from macrodyn_lib.systems.base import (
+    MicroscopicSystem,
+    check_integer,
+    check_number,
+    evolve_one_patch,
+)
+
+# Snapshots relaxed together: small enough to stay in the processor's cache.
+ROWS = 128
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LocalRelax:
+    """Short local dynamics in overlapping tiles, in raster order, each among frozen neighbours.
+
+    side: edge of a tile; duration: physical time per tile; stride: None: side / 2 (each site is
+    then relaxed 2^dimension times a pass); boundary: as in ``Patching``; passes: rounds.
+    """
+
+    side: int
+    duration: float
+    stride: int | None = None
+    boundary: str = "ghost"
+    passes: int = 1
+
+    def __post_init__(self) -> None:
+        check_integer("side", self.side)
+        check_number("duration", self.duration, above=0)
+        check_integer("passes", self.passes)
+
+    def __call__(
+        self, system: MicroscopicSystem, states: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """(B, *lattice) -> (B, *lattice), relaxed."""
+        side = min(self.side, *system.lattice_shape)
+        stride = self.stride if self.stride is not None else max(side // 2, 1)
+        tiling = Patching(side=side, boundary=self.boundary, stride=stride)
+        for _ in range(self.passes):
+            for tile in tiling.patches(system.lattice_shape, periodic=system.periodic):
+                states = evolve_one_patch(system, states, tile, tiling, self.duration, rng)
+        return states
+
+
+def upsample(
+    snapshots: Snapshots,
+    *,
+    to: MicroscopicSystem,
+    count: int,
+    relax: LocalRelax | None,
+    rng: np.random.Generator,
+    description: str | None = None,
+) -> Snapshots:
+    """Enlarge snapshots by factors of 2 (then 3) up to the lattice of ``to``, relaxing each time.
+
+    Every level draws ``count`` snapshots with replacement from the level below; a snapshot keeps
+    the group of the small trajectory it descends from. ``relax`` None: naive upsampling.
+
+    Raises: ValueError: the lattice of ``to`` is not 2^a 3^b times that of the snapshots.
+    """
+    states, groups = snapshots.states, snapshots.groups
+    assert groups is not None  # set in Snapshots.__post_init__
+    for factor in _factors(snapshots.lattice_shape, to.lattice_shape):
+        level = to.resized(states.shape[1] * factor)
+        chosen = rng.integers(len(states), size=count)
+        source, groups = states, groups[chosen]
+
+        def enlarge(
+            rows: slice,
+            generator: np.random.Generator,
+            level: MicroscopicSystem = level,
+            source: np.ndarray = source,
+            chosen: np.ndarray = chosen,
+            factor: int = factor,
+        ) -> np.ndarray:
+            enlarged = level.upsampled(source[chosen[rows]], factor)
+            return enlarged if relax is None else relax(level, enlarged, generator)
+
+        label = None if description is None else f"{description} to {level.lattice_shape}"
+        states = np.concatenate(map_chunks(enlarge, count, rng, chunk=ROWS, description=label))
+    return Snapshots(states=states, groups=groups)
+
+
+def _factors(small: tuple[int, ...], large: tuple[int, ...]) -> list[int]:
+    ratios = {b // a if b % a == 0 else 0 for a, b in zip(small, large, strict=True)}
+    ratio, factors = (ratios.pop(), []) if len(ratios) == 1 else (0, [])
+    for factor in (2, 3):
+        while ratio > 1 and ratio % factor == 0:
+            factors.append(factor)
+            ratio //= factor
+    if ratio != 1:
+        raise ValueError(f"lattice {large}: must be 2^a 3^b times the small lattice {small}")
+    return factors
