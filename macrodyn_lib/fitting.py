@@ -1,0 +1,348 @@
+"""Fit an SDE to latent pairs: normalise, maximise the K-scaled likelihood, stop early, store."""
+
+import copy
+import dataclasses
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from macrodyn_lib.errors import CheckpointError, DivergedError
+from macrodyn_lib.likelihood import negative_log_likelihood
+from macrodyn_lib.records import IncrementMoments, LatentPairs
+from macrodyn_lib.sde import MLPSDE, SDE, LinearEstimate, LinearSDE, SDEModel
+
+FORMAT = "macrodyn.sde.1"
+MODELS: dict[str, type[LinearSDE] | type[MLPSDE]] = {"LinearSDE": LinearSDE, "MLPSDE": MLPSDE}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Normalisation:
+    """y = (z - shift) / scale, from the training latents alone; shift, scale (d,)."""
+
+    shift: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, latents: np.ndarray) -> Self:
+        spread = latents.std(axis=0)
+        return cls(shift=latents.mean(axis=0), scale=np.where(spread > 0, spread, 1.0))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """steps: at most this many gradient steps; batch: merged increments a step; learning_rate:
+    at the start, decaying to zero by a cosine; validation_fraction: of the trajectory groups;
+    check_every, patience: stop when ``patience`` checks in a row do not improve validation.
+    """
+
+    steps: int = 2000
+    batch: int = 8192
+    learning_rate: float = 3e-3
+    validation_fraction: float = 0.1
+    check_every: int = 50
+    patience: int = 10
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FittedSDE:
+    """A fitted macroscopic SDE in physical units: dz = mu(z) dt + Sigma^{1/2}(z) dB, Ito.
+
+    model: its description.  module: the fitted network, in normalised coordinates.
+    validation_losses: (checks, 2), step and loss at each check of the training.
+    """
+
+    model: LinearSDE | MLPSDE
+    module: SDE
+    normalisation: Normalisation
+    noise_scale: float
+    validation_losses: np.ndarray
+
+    @property
+    def dimension(self) -> int:
+        return self.model.dimension
+
+    def drift(self, latents: np.ndarray) -> np.ndarray:
+        """mu(z): (N, d) -> (N, d), latent units per unit of time."""
+        with torch.no_grad():
+            return self.module.drift(self._normalised(latents)).numpy() * self.normalisation.scale
+
+    def covariance(self, latents: np.ndarray) -> np.ndarray:
+        """Sigma(z): (N, d) -> (N, d, d), covariance per unit of time."""
+        root = self.diffusion(latents)
+        return root @ root.transpose(0, 2, 1)
+
+    def diffusion(self, latents: np.ndarray) -> np.ndarray:
+        """L(z): (N, d) -> (N, d, d), lower triangular with Sigma = L L'."""
+        with torch.no_grad():
+            root = self.module.cholesky(self._normalised(latents)).numpy()
+        return root * self.normalisation.scale[:, None]
+
+    def linear_coefficients(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """slope (d, d), bias (d,), diffusion (d, d) of a LinearSDE in physical units."""
+        if not isinstance(self.model, LinearSDE):
+            raise ValueError(f"model = {self.model}: only a LinearSDE has linear coefficients")
+        origin = np.zeros((1, self.dimension))
+        bias = self.drift(origin)[0]
+        slope = (self.drift(np.eye(self.dimension)) - bias).T
+        return slope, bias, self.diffusion(origin)[0]
+
+    def _normalised(self, latents: np.ndarray) -> Tensor:
+        latents = np.asarray(latents, dtype=np.float64)
+        if latents.ndim != 2 or latents.shape[1] != self.dimension:
+            raise ValueError(f"latents has shape {latents.shape}: must be (N, {self.dimension})")
+        return torch.from_numpy((latents - self.normalisation.shift) / self.normalisation.scale)
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint: tensors and a JSON description; complete or not at all."""
+        path = Path(path)
+        description = {
+            "model": type(self.model).__name__,
+            "settings": dataclasses.asdict(self.model),
+            "shift": self.normalisation.shift.tolist(),
+            "scale": self.normalisation.scale.tolist(),
+            "noise_scale": self.noise_scale,
+            "validation_losses": self.validation_losses.tolist(),
+        }
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        content = {
+            "format": FORMAT,
+            "description": json.dumps(description),
+            "state": self.module.state_dict(),
+        }
+        try:
+            torch.save(content, temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "FittedSDE":
+        """Read a checkpoint; never runs code from it.
+
+        Raises: CheckpointError: not a checkpoint, truncated, of another format version, or its
+                tensors do not fit its description.
+        """
+        try:
+            content = torch.load(path, weights_only=True)
+            if not isinstance(content, dict) or content.get("format") != FORMAT:
+                raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}")
+            description = json.loads(content["description"])
+            model = MODELS[description["model"]](**description["settings"])
+            d = model.dimension
+            blank = LinearEstimate(slope=np.zeros((d, d)), bias=np.zeros(d), cholesky=np.eye(d))
+            module = model.build(blank, torch.Generator())
+            module.load_state_dict(content["state"])
+            return cls(
+                model=model,
+                module=module,
+                normalisation=Normalisation(
+                    shift=np.array(description["shift"]), scale=np.array(description["scale"])
+                ),
+                noise_scale=description["noise_scale"],
+                validation_losses=np.array(description["validation_losses"]).reshape(-1, 2),
+            )
+        except CheckpointError:
+            raise
+        except (
+            RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError,
+            zipfile.BadZipFile,
+        ) as error:  # fmt: skip
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(
+                f"{path}: not a readable checkpoint ({type(error).__name__}: {reason[:120]})"
+            ) from None
+
+
+def fit_sde(
+    pairs: LatentPairs,
+    model: LinearSDE | MLPSDE,
+    *,
+    noise_scale: float | None = None,
+    rng: np.random.Generator,
+    settings: TrainingSettings | None = None,
+    description: str | None = None,
+) -> FittedSDE:
+    """Fit drift and diffusion of the whole from increments of its patches.
+
+    Minimises the mean of ``negative_log_likelihood`` with lambda = ``noise_scale``. Increments
+    that share z and dt are merged first, which changes nothing but the cost. A LinearSDE is done in
+    closed form; other models start from it and take gradient steps (Adam) until the loss on
+    held-out trajectory groups stops falling; the best checked state is kept.
+
+    Args:    noise_scale: None: K = pairs.n_patches, as the theory demands.
+    Raises:  ValueError: dimensions disagree, noise_scale <= 0.  DivergedError: non-finite loss.
+    Source:  paper Eq. 7.
+    """
+    if model.dimension != pairs.dimension:
+        raise ValueError(f"model dimension = {model.dimension}: the pairs have {pairs.dimension}")
+    noise_scale = float(pairs.n_patches if noise_scale is None else noise_scale)
+    if not (noise_scale > 0 and np.isfinite(noise_scale)):
+        raise ValueError(f"noise_scale = {noise_scale}: must be finite and > 0")
+    normalisation = Normalisation.of(pairs.latents)
+    normalised = dataclasses.replace(
+        pairs,
+        latents=(pairs.latents - normalisation.shift) / normalisation.scale,
+        increments=pairs.increments / normalisation.scale,
+        twins=None if pairs.twins is None else pairs.twins / normalisation.scale,
+    )
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63 - 1)))
+    settings = settings or TrainingSettings()
+    if isinstance(model, LinearSDE):
+        estimate = LinearEstimate.of(IncrementMoments.of(normalised), noise_scale)
+        module, losses = model.build(estimate, generator), np.empty((0, 2))
+    else:
+        training, validation = _split(normalised, settings.validation_fraction, rng)
+        moments = IncrementMoments.of(training)
+        module = model.build(LinearEstimate.of(moments, noise_scale), generator)
+        losses = _train(
+            module, _Data.of(moments), _Data.of(IncrementMoments.of(validation)),
+            noise_scale, settings, generator, description,
+        )  # fmt: skip
+    return FittedSDE(
+        model=model,
+        module=module,
+        normalisation=normalisation,
+        noise_scale=noise_scale,
+        validation_losses=losses,
+    )
+
+
+def fit_ensemble(
+    pairs: LatentPairs,
+    model: LinearSDE | MLPSDE,
+    *,
+    members: int,
+    noise_scale: float | None = None,
+    rng: np.random.Generator,
+    settings: TrainingSettings | None = None,
+    description: str | None = None,
+) -> list[FittedSDE]:
+    """Fit one SDE to each of ``members`` disjoint shares of the trajectory groups.
+
+    The members are independent, in data and initial weights, so their spread over sqrt(members)
+    is the standard error of their mean.
+    """
+    shares = pairs.shares(members, rng)
+    generators = rng.spawn(members)
+    progress = tqdm(
+        zip(shares, generators, strict=True),
+        total=members,
+        desc=description,
+        disable=True if description is None else None,
+    )
+    return [
+        fit_sde(share, model, noise_scale=noise_scale, rng=generator, settings=settings)
+        for share, generator in progress
+    ]
+
+
+def _split(
+    pairs: LatentPairs, fraction: float, rng: np.random.Generator
+) -> tuple[LatentPairs, LatentPairs]:
+    """Training and validation pairs, split by trajectory group (by row if there is one group)."""
+    assert pairs.groups is not None
+    names, labels = np.unique(pairs.groups, return_inverse=True)
+    if len(names) == 1:
+        names, labels = np.arange(len(pairs)), np.arange(len(pairs))
+    held_out = np.zeros(len(names), dtype=bool)
+    held_out[rng.permutation(len(names))[: max(1, round(fraction * len(names)))]] = True
+    return pairs.select(~held_out[labels]), pairs.select(held_out[labels])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Data:
+    """Merged increments as tensors."""
+
+    latents: Tensor
+    means: Tensor
+    durations: Tensor
+    weights: Tensor
+    scatter_roots: Tensor | None
+    scatter_is_noise: bool
+
+    @classmethod
+    def of(cls, moments: IncrementMoments) -> Self:
+        roots = None
+        if moments.scatters.any():
+            values, vectors = np.linalg.eigh(moments.scatters)
+            roots = torch.as_tensor(vectors * np.sqrt(np.maximum(values, 0))[:, None, :])
+        return cls(
+            torch.as_tensor(moments.latents.copy()),
+            torch.as_tensor(moments.means),
+            torch.as_tensor(moments.durations.copy()),
+            torch.as_tensor(moments.counts / moments.counts.mean()),
+            roots,
+            moments.scatter_is_noise,
+        )
+
+    def loss(self, module: SDE, noise_scale: float, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Weighted mean loss of some rows."""
+        y = self.latents[rows]
+        losses = negative_log_likelihood(
+            self.means[rows],
+            self.durations[rows],
+            module.drift(y),
+            module.cholesky(y),
+            noise_scale=noise_scale,
+            scatter_roots=None if self.scatter_roots is None else self.scatter_roots[rows],
+            scatter_is_noise=self.scatter_is_noise,
+        )
+        return (losses * self.weights[rows]).mean()
+
+
+def _train(
+    module: SDE,
+    training: _Data,
+    validation: _Data,
+    noise_scale: float,
+    settings: TrainingSettings,
+    generator: torch.Generator,
+    description: str | None,
+) -> np.ndarray:
+    """Adam with cosine decay and early stopping; leaves ``module`` in its best checked state."""
+    optimiser = torch.optim.Adam(module.parameters(), lr=settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
+    count = len(training.durations)
+    best_loss, best_state, checks = np.inf, copy.deepcopy(module.state_dict()), []
+    queue = torch.empty(0, dtype=torch.int64)
+    steps = tqdm(
+        range(settings.steps), desc=description, disable=True if description is None else None
+    )
+    for step in steps:
+        if step % settings.check_every == 0:
+            with torch.no_grad():
+                check = float(validation.loss(module, noise_scale))
+            checks.append((step, check))
+            if check < best_loss:
+                best_loss, best_state = check, copy.deepcopy(module.state_dict())
+                best_check = len(checks)
+            if np.isfinite(check) and len(checks) - best_check >= settings.patience:
+                break
+        rows: Tensor | slice = slice(None)
+        if count > settings.batch:
+            if len(queue) < settings.batch:
+                queue = torch.randperm(count, generator=generator)
+            rows, queue = queue[: settings.batch], queue[settings.batch :]
+        loss = training.loss(module, noise_scale, rows)
+        if not bool(torch.isfinite(loss)):
+            state = torch.cat([value.flatten().double() for value in best_state.values()])
+            module.load_state_dict(best_state)
+            raise DivergedError("training loss", step, state.numpy())
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    with torch.no_grad():
+        final = float(validation.loss(module, noise_scale))
+    checks.append((step, final))
+    if not final < best_loss:
+        module.load_state_dict(best_state)
+    return np.array(checks, dtype=np.float64)

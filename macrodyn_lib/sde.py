@@ -1,0 +1,184 @@
+"""Macroscopic stochastic differential equations, dz = mu(z) dt + Sigma^{1/2}(z) dB (paper Eq. 4).
+
+A *model* (``LinearSDE``, ``MLPSDE``) is a frozen description; ``build`` makes the module that is
+fitted. Modules work in normalised coordinates y = (z - shift) / scale and start from the linear
+SDE of maximum likelihood, which has a closed form.
+"""
+
+import abc
+import dataclasses
+import math
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from macrodyn_lib.records import IncrementMoments
+
+# Each diagonal entry of the diffusion stays above this fraction of its linear estimate, in the fit
+# and in the rollout alike, so that the likelihood has no singular points.
+DIFFUSION_FLOOR = 1e-3
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LinearEstimate:
+    """Maximum-likelihood linear SDE, dy = (slope y + bias) dt + cholesky dB.
+
+    slope (d, d), bias (d,), cholesky (d, d) lower triangular.
+    """
+
+    slope: np.ndarray
+    bias: np.ndarray
+    cholesky: np.ndarray
+
+    @classmethod
+    def of(cls, moments: IncrementMoments, noise_scale: float) -> "LinearEstimate":
+        """Weighted least squares for the drift, then the mean residual over lambda dt for Sigma.
+
+        With a constant Sigma the likelihood's drift does not depend on Sigma, so the two steps are
+        its exact maximum.
+
+        Raises: ValueError: fewer than d + 2 increments, or a direction without any noise.
+        """
+        dimension = moments.latents.shape[1]
+        if moments.counts.sum() < dimension + 2:
+            raise ValueError(
+                f"{moments.counts.sum():.0f} increments: a fit in {dimension} dimensions needs at "
+                f"least {dimension + 2}"
+            )
+        design = np.column_stack([moments.latents, np.ones(len(moments.latents))])
+        root = np.sqrt(moments.counts * moments.durations)[:, None]
+        rates = moments.means / moments.durations[:, None]
+        solution = np.linalg.lstsq(design * root, rates * root, rcond=None)[0]
+        covariance = moments.scatters / moments.durations[:, None, None]
+        if not moments.scatter_is_noise:
+            residual = (rates - design @ solution) * np.sqrt(moments.durations)[:, None]
+            covariance = covariance + residual[:, :, None] * residual[:, None, :]
+        sigma = np.average(covariance, axis=0, weights=moments.counts) / noise_scale
+        if not (np.linalg.eigvalsh(sigma) > 1e-14 * max(np.trace(sigma), 1e-300)).all():
+            raise ValueError(
+                "increments have no noise in some direction: the covariance of an SDE must be "
+                "positive definite"
+            )
+        return cls(slope=solution[:-1].T, bias=solution[-1], cholesky=np.linalg.cholesky(sigma))
+
+
+class SDE(nn.Module, abc.ABC):
+    """A fitted or fittable SDE in normalised coordinates."""
+
+    @abc.abstractmethod
+    def drift(self, y: Tensor) -> Tensor:
+        """(N, d) -> (N, d)."""
+
+    @abc.abstractmethod
+    def cholesky(self, y: Tensor) -> Tensor:
+        """(N, d) -> (N, d, d): lower triangular L with Sigma = L L' and a positive diagonal."""
+
+
+class SDEModel(abc.ABC):
+    """Description of an SDE; ``config`` and ``from_config`` make it storable as JSON."""
+
+    dimension: int
+
+    @abc.abstractmethod
+    def build(self, estimate: LinearEstimate, generator: torch.Generator) -> SDE:
+        """The module to fit, starting at the linear estimate."""
+
+
+@final
+class _LinearModule(SDE):
+    slope: Tensor
+    bias: Tensor
+    root: Tensor
+
+    def __init__(self, estimate: LinearEstimate):
+        super().__init__()
+        self.register_buffer("slope", torch.as_tensor(estimate.slope))
+        self.register_buffer("bias", torch.as_tensor(estimate.bias))
+        self.register_buffer("root", torch.as_tensor(estimate.cholesky))
+
+    def drift(self, y: Tensor) -> Tensor:
+        return y @ self.slope.T + self.bias
+
+    def cholesky(self, y: Tensor) -> Tensor:
+        return self.root.expand(len(y), -1, -1)
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class LinearSDE(SDEModel):
+    """dz = (A z + b) dt + L dB with constant L: fitted in closed form, nothing is trained."""
+
+    dimension: int
+
+    def build(self, estimate: LinearEstimate, generator: torch.Generator) -> SDE:
+        return _LinearModule(estimate)
+
+
+@final
+class _MLPModule(SDE):
+    def __init__(self, model: "MLPSDE", estimate: LinearEstimate, generator: torch.Generator):
+        super().__init__()
+        d = model.dimension
+        self.linear = _LinearModule(estimate)
+        self.drift_network = _mlp(d, d, model.hidden, generator)
+        self.diffusion_network = _mlp(d, d * (d + 1) // 2, model.hidden, generator)
+        # y has unit variance, so a stationary process relaxes at about Sigma_ii / 2
+        rate = np.maximum(np.square(estimate.cholesky).sum(1) / 2, np.abs(estimate.slope).sum(1))
+        self.register_buffer("drift_scale", torch.as_tensor(rate))
+        rows, columns = np.tril_indices(d)
+        self.register_buffer("entries", torch.as_tensor(rows * d + columns))
+        self.register_buffer("on_diagonal", torch.as_tensor(rows == columns))
+
+    drift_scale: Tensor
+    entries: Tensor
+    on_diagonal: Tensor
+
+    def drift(self, y: Tensor) -> Tensor:
+        return self.linear.drift(y) + self.drift_scale * self.drift_network(y)
+
+    def cholesky(self, y: Tensor) -> Tensor:
+        raw = self.diffusion_network(y)  # (N, d (d + 1) / 2), zero: the linear estimate
+        positive = DIFFUSION_FLOOR + nn.functional.softplus(raw + math.log(math.e - 1))
+        values = torch.where(self.on_diagonal, positive, raw)
+        d = y.shape[1]
+        factor = values.new_zeros(len(y), d * d).index_copy(1, self.entries, values)
+        return self.linear.root @ factor.reshape(-1, d, d)
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class MLPSDE(SDEModel):
+    """Linear SDE plus multilayer perceptrons: mu = A y + b + net(y), L = L_0 T(net(y)).
+
+    T is lower triangular with a softplus diagonal. hidden: widths of the hidden layers (the paper:
+    64, 64, 64). Activation SiLU: smooth, and linear far away, where the drift must still restore.
+    """
+
+    dimension: int
+    hidden: tuple[int, ...] = (64, 64, 64)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+
+    def build(self, estimate: LinearEstimate, generator: torch.Generator) -> SDE:
+        return _MLPModule(self, estimate, generator).double()
+
+
+def _mlp(
+    inputs: int, outputs: int, hidden: tuple[int, ...], generator: torch.Generator
+) -> nn.Sequential:
+    """Perceptron whose last layer starts at zero, drawn from ``generator`` alone."""
+    widths = [inputs, *hidden]
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out, dtype=torch.float64)
+        with torch.no_grad():
+            layer.weight.normal_(0, 1 / math.sqrt(fan_in), generator=generator)
+            layer.bias.uniform_(-1, 1, generator=generator)
+        layers += [layer, nn.SiLU()]
+    last = nn.utils.skip_init(nn.Linear, widths[-1], outputs, dtype=torch.float64)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers, last)
