@@ -1,0 +1,168 @@
+"""What can be set in each notebook, checked before anything runs.
+
+Effort parameters left at None take the value of the preset; physics parameters do not depend on it.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from macrodyn_lib.errors import ParameterError
+
+Preset = Literal["smoke", "quick", "paper"]
+
+
+def _parse_list(value: object) -> object:
+    """``papermill -p name '[1, 2]'`` hands a list over as a string."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return value
+
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Magnetizations = Annotated[
+    list[Annotated[float, Field(ge=-1, le=1)]], Field(min_length=1), BeforeValidator(_parse_list)
+]
+
+
+class StudyParameters(BaseModel):
+    """The parameters every notebook has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    presets: ClassVar[dict[str, dict[str, Any]]]
+
+    preset: Preset
+    seed: Annotated[int, Field(ge=0)] = 0
+    output_dir: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: Any) -> Any:
+        values = dict(given)
+        if values.get("preset") is None:
+            values["preset"] = os.environ.get("MACRODYN_PRESET", "quick")
+        effort = cls.presets.get(str(values["preset"]), {})
+        missing = {name: value for name, value in effort.items() if values.get(name) is None}
+        return values | missing
+
+    def resolved(self) -> dict[str, Any]:
+        """Every parameter that decides the result: all but ``output_dir``."""
+        return self.model_dump(exclude={"output_dir"})
+
+
+class QuickstartParameters(StudyParameters):
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"snapshots": 2000, "rollouts": 50},
+        "quick": {"snapshots": 10000, "rollouts": 200},
+        "paper": {"snapshots": 10000, "rollouts": 200},
+    }
+    temperature: Positive = 1.1
+    field: Finite = 0.1
+    snapshots: Count
+    rollouts: Count
+
+
+class LinearChainParameters(StudyParameters):
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"trajectories": 640, "members": 32},
+        "quick": {"trajectories": 3200, "members": 64},
+        "paper": {"trajectories": 32000, "members": 64},
+    }
+    n_small: Count = 10
+    n_patches: Count = 10
+    force: Finite = 15
+    noise: Positive = 1
+    friction: Positive = 0.1
+    coupling: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1
+    trajectories: Count
+    members: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _shares_have_groups(self) -> "LinearChainParameters":
+        if self.trajectories < self.members:
+            raise ValueError(
+                f"trajectories = {self.trajectories}: must be >= members = {self.members}"
+            )
+        return self
+
+
+class CurieWeissParameters(StudyParameters):
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"snapshots": 4000, "members": 2, "rollouts": 16, "training_steps": 300},
+        "quick": {"snapshots": 20000, "members": 4, "rollouts": 32, "training_steps": 600},
+        "paper": {"snapshots": 200000, "members": 8, "rollouts": 100, "training_steps": 1500},
+    }
+    side: Annotated[int, Field(ge=2)] = 64
+    patch_side: Count = 16
+    temperature: Positive = 1.1
+    field: Finite = 0.1
+    test_magnetizations: Magnetizations = [-0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75]
+    duration: Positive = 0.05
+    snapshots: Count
+    members: Annotated[int, Field(ge=2)]
+    rollouts: Annotated[int, Field(ge=2)]
+    training_steps: Count
+
+    @model_validator(mode="after")
+    def _patches_tile_the_lattice(self) -> "CurieWeissParameters":
+        allowed = [side for side in range(1, self.side + 1) if _upsampling_reaches(self.side, side)]
+        if self.patch_side not in allowed:
+            raise ValueError(
+                f"patch_side = {self.patch_side}: must divide side = {self.side} into 2^a 3^b "
+                f"parts; allowed: {', '.join(map(str, allowed))}"
+            )
+        return self
+
+
+def _upsampling_reaches(side: int, patch_side: int) -> bool:
+    ratio, remainder = divmod(side, patch_side)
+    return remainder == 0 and 6 ** math.ceil(math.log2(ratio) + 1) % ratio == 0
+
+
+NOTEBOOKS: dict[str, type[StudyParameters]] = {
+    "00_quickstart": QuickstartParameters,
+    "01_linear_chain": LinearChainParameters,
+    "03_curie_weiss": CurieWeissParameters,
+}
+
+
+def resolve(notebook: str, given: Mapping[str, Any]) -> StudyParameters:
+    """Validate the given parameters of a notebook and fill in the rest.
+
+    Raises: ParameterError: an unknown notebook or parameter, or a value out of range; one line that
+            names the parameter, its value and what is allowed.
+    """
+    if notebook not in NOTEBOOKS:
+        raise ParameterError(f"notebook = {notebook!r}: must be one of {', '.join(NOTEBOOKS)}")
+    kind = NOTEBOOKS[notebook]
+    try:
+        return kind.model_validate(dict(given))
+    except ValidationError as error:
+        details = error.errors()
+        # a wrong preset leaves the effort parameters missing: that is not the user's mistake
+        named = [detail for detail in details if detail["type"] != "missing"] or details
+        raise ParameterError("; ".join(_explain(kind, detail) for detail in named)) from None
+
+
+def _explain(kind: type[StudyParameters], detail: Any) -> str:
+    name = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"unknown parameter {name!r}: allowed are {', '.join(kind.model_fields)}"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    return f"parameter {name} = {detail['input']!r}: {message}" if name else message
+
+
+def run_id(notebook: str, parameters: StudyParameters) -> str:
+    """Identity of a run: a hash of the notebook's name, its resolved parameters and seed."""
+    content = json.dumps([notebook, parameters.resolved()], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]

@@ -1,0 +1,97 @@
+"""Numbers with standard errors: arrays in, estimates out."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number and its standard error (None: exact or not applicable)."""
+
+    value: float
+    standard_error: float | None = None
+
+    def __str__(self) -> str:
+        if self.standard_error is None:
+            return f"{self.value:.5g}"
+        return f"{self.value:.5g} ± {self.standard_error:.2g}"
+
+
+def mean_estimate(values: np.ndarray) -> Estimate:
+    """Mean of independent values (R,) and its standard error, std / sqrt R.
+
+    Raises: ValueError: fewer than two values.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"values has shape {values.shape}: a standard error needs at least two")
+    return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
+
+
+def jackknife(members: np.ndarray, estimator: Callable[[np.ndarray], float]) -> Estimate:
+    """An estimator of data pooled over independent members, with its jackknife standard error.
+
+        se^2 = (R - 1)/R sum_r (estimate without r - their mean)^2
+
+    Args:    members: (R, ...), independent along the first axis.
+             estimator: maps (any number of members, ...) to a number.
+    Raises:  ValueError: fewer than two members.
+    """
+    count = len(members)
+    if count < 2:
+        raise ValueError(f"members has {count} rows: a standard error needs at least two")
+    without = np.array([estimator(np.delete(members, r, axis=0)) for r in range(count)])
+    return Estimate(float(estimator(members)), float(math.sqrt(count - 1) * without.std()))
+
+
+def relative_error(predicted_mean: np.ndarray, true_mean: np.ndarray) -> float:
+    """Test error of the paper: how far the mean path is off, averaged over initial conditions.
+
+        error = mean_B [ sum_{t,d} (predicted - true)^2 / sum_{t,d} true^2 ]
+
+    Args:   predicted_mean, true_mean: (B, T, d), means over replicas at the same times.
+    Raises: ValueError: shapes disagree.
+    Source: paper Sec. III ("mean relative error of the mean macroscopic observables").
+    """
+    if predicted_mean.shape != true_mean.shape or predicted_mean.ndim != 3:
+        raise ValueError(
+            f"predicted_mean has shape {predicted_mean.shape}: must be that of true_mean, "
+            f"{true_mean.shape}, with axes (B, T, d)"
+        )
+    squares = np.square(predicted_mean - true_mean).sum(axis=(1, 2))
+    return float(np.mean(squares / np.square(true_mean).sum(axis=(1, 2))))
+
+
+def autocorrelation(series: np.ndarray, n_lags: int) -> np.ndarray:
+    """Autocorrelation of stationary series, pooled over replicas about their common mean.
+
+    Args:    series: (B, T), equally spaced in time.  n_lags: <= T.
+    Returns: (n_lags,), 1 at lag 0.
+    Source:  C(l) = mean over replicas and starts of x(t) x(t + l), by zero-padded FFT.
+    """
+    count = series.shape[1]
+    if not 1 <= n_lags <= count:
+        raise ValueError(f"n_lags = {n_lags}: must be 1 to {count}, the number of times")
+    centred = series - series.mean()
+    transform = np.fft.rfft(centred, n=2 * count, axis=1)
+    products = np.fft.irfft(np.square(np.abs(transform)).mean(axis=0))[:n_lags]
+    covariance = products / (count - np.arange(n_lags))
+    return covariance / covariance[0]
+
+
+def relaxation_time(series: np.ndarray, spacing: float) -> float:
+    """Lag at which the autocorrelation of stationary series (B, T) first falls to 1/e.
+
+    Linear interpolation between lags; a series that does not fall that far within half its length
+    gives infinity.
+    """
+    correlation = autocorrelation(series, series.shape[1] // 2)
+    below = np.nonzero(correlation < math.exp(-1))[0]
+    if len(below) == 0:
+        return math.inf
+    after = below[0]
+    high, low = correlation[after - 1], correlation[after]
+    return float(spacing * (after - 1 + (high - math.exp(-1)) / (high - low)))

@@ -1,0 +1,264 @@
+"""The frame of a notebook: parameters in, named random streams, results.json out."""
+
+import contextlib
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import joblib
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from macrodyn_lib.errors import ParameterError
+from macrodyn_lib.parameters import NOTEBOOKS, StudyParameters, resolve, run_id
+from macrodyn_lib.randomness import stream
+from macrodyn_lib.statistics import Estimate
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("numpy", "scipy", "numba", "torch", "pydantic", "papermill", "matplotlib")
+ReferenceKind = Literal["exact", "simulation", "published"]
+
+
+def runs_root() -> Path:
+    """Folder of all results: ``MACRODYN_RUNS``, else ``papermill_runs`` of this checkout."""
+    return Path(os.environ.get("MACRODYN_RUNS", ROOT / "papermill_runs"))
+
+
+def notebooks_root() -> Path:
+    return ROOT / "notebooks"
+
+
+class Metric(BaseModel):
+    """One reported number; ``criterion`` says in words what ``passed`` means."""
+
+    model_config = ConfigDict(extra="forbid")
+    value: float
+    standard_error: float | None
+    reference: float | None
+    reference_kind: ReferenceKind | None
+    passed: bool
+    criterion: str
+
+
+class Results(BaseModel):
+    """The content of results.json, schema version 1."""
+
+    model_config = ConfigDict(extra="forbid")
+    schema_version: Literal[1] = 1
+    notebook: str
+    parameters: dict[str, Any]
+    metrics: dict[str, Metric]
+    timings_s: dict[str, float]
+    provenance: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> "Results":
+        """Raises: pydantic.ValidationError, OSError."""
+        return cls.model_validate_json(path.read_text())
+
+    def write(self, path: Path) -> None:
+        """Write complete or not at all."""
+        write_atomically(path, json.dumps(self.model_dump(), indent=1, allow_nan=False) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write to a temporary name beside ``path``, then rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Run:
+    """One run of a notebook. Parameters are attributes: ``run.temperature``."""
+
+    def __init__(self, notebook: str, parameters: StudyParameters):
+        self.notebook = notebook
+        self.parameters = parameters
+        self.metrics: dict[str, Metric] = {}
+        self.timings: dict[str, float] = {}
+        self.started = time.perf_counter()
+        self.folder = (
+            Path(parameters.output_dir)
+            if parameters.output_dir is not None
+            else runs_root() / notebook / run_id(notebook, parameters)
+        )
+        _make_writable(self.folder)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in type(self.parameters).model_fields:
+            return getattr(self.parameters, name)
+        raise AttributeError(f"{self.notebook} has no parameter {name!r}")
+
+    def stream(self, *names: str | int) -> np.random.Generator:
+        """The random generator of a named step, from this run's seed."""
+        return stream(self.parameters.seed, self.notebook, *names)
+
+    @contextlib.contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Add the wall time of the block to ``timings_s``."""
+        start = time.perf_counter()
+        yield
+        self.timings[step] = self.timings.get(step, 0.0) + time.perf_counter() - start
+
+    def cached(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` with its results kept on disk, by its arguments and the library's source.
+
+        An entry that cannot be read is computed again, with a warning.
+        """
+        location = runs_root() / ".cache" / _source_fingerprint()
+        return joblib.Memory(location, verbose=0).cache(function)  # type: ignore[no-any-return]
+
+    def check(
+        self,
+        name: str,
+        estimate: Estimate | float,
+        *,
+        reference: float | None = None,
+        kind: ReferenceKind | None = None,
+        z: float | None = None,
+        relative: float | None = None,
+        absolute: float | None = None,
+        below: float | None = None,
+        above: float | None = None,
+    ) -> None:
+        """Record a metric and its verdict under exactly one criterion.
+
+        z: |value - reference| <= z standard errors; relative, absolute: distance from the
+        reference; below, above: a bound on the value itself.
+        """
+        if not isinstance(estimate, Estimate):
+            estimate = Estimate(float(estimate))
+        value, error = estimate.value, estimate.standard_error
+        distance = math.inf if reference is None else abs(value - reference)
+        criteria = {
+            f"|value - reference| <= {z} standard errors": z is not None
+            and error is not None
+            and distance <= z * error,
+            f"|value - reference| <= {relative} |reference|": relative is not None
+            and reference is not None
+            and distance <= relative * abs(reference),
+            f"|value - reference| <= {absolute}": absolute is not None and distance <= absolute,
+            f"value <= {below}": below is not None and value <= below,
+            f"value > {above}": above is not None and value > above,
+        }
+        given = [argument is not None for argument in (z, relative, absolute, below, above)]
+        if sum(given) != 1:
+            raise ValueError(f"check {name}: give one of z, relative, absolute, below, above")
+        criterion, passed = list(criteria.items())[given.index(True)]
+        if not math.isfinite(value):
+            raise ValueError(f"check {name}: value = {value} is not finite")
+        self.metrics[name] = Metric(
+            value=value,
+            standard_error=error,
+            reference=reference,
+            reference_kind=kind,
+            passed=bool(passed),
+            criterion=criterion,
+        )
+
+    def figure(self, figure: Any, name: str) -> Any:
+        """Save a matplotlib figure in the run's ``figures`` folder; returns it, to be shown."""
+        folder = self.folder / "figures"
+        folder.mkdir(exist_ok=True)
+        figure.savefig(folder / f"{name}.png", dpi=90)
+        return figure
+
+    def table(self) -> pd.DataFrame:
+        """One row per metric: value, standard error, reference and verdict."""
+        rows = {name: metric.model_dump() for name, metric in self.metrics.items()}
+        table = pd.DataFrame.from_dict(rows, orient="index")
+        table["passed"] = table["passed"].map({True: "PASS", False: "FAIL"})
+        return table.rename(columns={"passed": "verdict"}).fillna("")
+
+    def finish(self) -> None:
+        """Write results.json and print one PASS or FAIL line per metric."""
+        results = Results(
+            notebook=self.notebook,
+            parameters=self.parameters.resolved(),
+            metrics=self.metrics,
+            timings_s=self.timings | {"total": time.perf_counter() - self.started},
+            provenance=provenance(self.parameters.seed),
+        )
+        results.write(self.folder / "results.json")
+        for name, metric in self.metrics.items():
+            print("PASS" if metric.passed else "FAIL", name)
+
+
+def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
+    """Start a run from the notebook's globals, which hold its parameters.
+
+    On the first call the namespace holds nothing else that is public, so an unknown name is a
+    misspelt parameter. (When the cell is run again by hand, later cells have left their names.)
+
+    Raises: ParameterError: names the parameter, its value and what is allowed.
+    """
+    fields = NOTEBOOKS[notebook].model_fields if notebook in NOTEBOOKS else {}
+    first = not any(isinstance(value, Run) for value in namespace.values())
+    given = {
+        name: value
+        for name, value in namespace.items()
+        if name in fields or (first and _is_parameter(name, value))
+    }
+    return Run(notebook, resolve(notebook, given))
+
+
+def _is_parameter(name: str, value: object) -> bool:
+    interactive = {"In", "Out", "exit", "quit", "open", "get_ipython"}
+    return not (name.startswith("_") or name in interactive or isinstance(value, ModuleType))
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}.partial"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ParameterError(
+            f"parameter output_dir = {str(folder)!r}: must be a writable folder ({error.strerror})"
+        ) from None
+
+
+def provenance(seed: int) -> dict[str, Any]:
+    """Which code, packages and machine made a result."""
+    return {
+        "seed": seed,
+        "git_commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", *CODE)),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "cpus": len(os.sched_getaffinity(0)),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+CODE = ("macrodyn_lib", "notebooks/*.py", "requirements.lock")
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _source_fingerprint() -> str:
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "macrodyn_lib").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
