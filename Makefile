@@ -17,7 +17,7 @@ export OMP_NUM_THREADS OMP_WAIT_POLICY
 
 LINKS := $(addprefix --find-links=,$(PIP_FIND_LINKS))
 # uv takes seconds where pip takes minutes; pip does where uv cannot be had.
-INSTALL = $$(test -x $(B)/uv && echo $(B)/uv pip install -q -p $(B)/python || echo $(B)/python -m pip install -q) $(LINKS)
+INSTALL = $$(test -x $(B)/uv && echo $(B)/uv pip install -q --compile-bytecode -p $(B)/python || echo $(B)/python -m pip install -q) $(LINKS)
 
 .PHONY: help setup study test lab paper bench report docs lock clean
 

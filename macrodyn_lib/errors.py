@@ -1,4 +1,4 @@
-"""The exceptions a user can meet; each message names the argument, its value and what is allowed."""
+"""The exceptions a user can meet; a message names the argument, its value and what is allowed."""
 
 from pathlib import Path
 

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from macrodyn_lib.errors import CheckpointError, DivergedError
 from macrodyn_lib.likelihood import negative_log_likelihood
 from macrodyn_lib.records import IncrementMoments, LatentPairs
-from macrodyn_lib.sde import MLPSDE, SDE, LinearEstimate, LinearSDE, SDEModel
+from macrodyn_lib.sde import MLPSDE, SDE, LinearEstimate, LinearSDE
 
 FORMAT = "macrodyn.sde.1"
 MODELS: dict[str, type[LinearSDE] | type[MLPSDE]] = {"LinearSDE": LinearSDE, "MLPSDE": MLPSDE}
@@ -57,6 +57,7 @@ class FittedSDE:
 
     model: its description.  module: the fitted network, in normalised coordinates.
     validation_losses: (checks, 2), step and loss at each check of the training.
+    noise_factor: multiplies the diffusion after the fit (1: as fitted).
     """
 
     model: LinearSDE | MLPSDE
@@ -64,6 +65,7 @@ class FittedSDE:
     normalisation: Normalisation
     noise_scale: float
     validation_losses: np.ndarray
+    noise_factor: float = 1.0
 
     @property
     def dimension(self) -> int:
@@ -83,7 +85,7 @@ class FittedSDE:
         """L(z): (N, d) -> (N, d, d), lower triangular with Sigma = L L'."""
         with torch.no_grad():
             root = self.module.cholesky(self._normalised(latents)).numpy()
-        return root * self.normalisation.scale[:, None]
+        return self.noise_factor * root * self.normalisation.scale[:, None]
 
     def linear_coefficients(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """slope (d, d), bias (d,), diffusion (d, d) of a LinearSDE in physical units."""
@@ -109,6 +111,7 @@ class FittedSDE:
             "shift": self.normalisation.shift.tolist(),
             "scale": self.normalisation.scale.tolist(),
             "noise_scale": self.noise_scale,
+            "noise_factor": self.noise_factor,
             "validation_losses": self.validation_losses.tolist(),
         }
         temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -148,6 +151,7 @@ class FittedSDE:
                 ),
                 noise_scale=description["noise_scale"],
                 validation_losses=np.array(description["validation_losses"]).reshape(-1, 2),
+                noise_factor=description["noise_factor"],
             )
         except CheckpointError:
             raise

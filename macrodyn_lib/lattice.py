@@ -86,7 +86,8 @@ class Patching:
             object.__setattr__(self, "buffer_width", int(match[1]))
         if self.boundary not in ("ghost", "buffer", "periodic"):
             raise ValueError(
-                f"boundary = {self.boundary!r}: must be 'ghost', 'buffer', 'buffer(w)' or 'periodic'"
+                f"boundary = {self.boundary!r}: must be 'ghost', 'buffer', 'buffer(w)' or "
+                "'periodic'"
             )
         if self.buffer_width < 1:
             raise ValueError(f"buffer_width = {self.buffer_width}: must be >= 1")
@@ -119,7 +120,7 @@ class Patching:
         )
 
     def rim(self, patch: Patch, *, periodic: bool = True) -> Patch:
-        """The patch with its buffer: ``buffer_width`` more sites on each side, within the lattice."""
+        """The patch with its buffer of ``buffer_width`` more sites on each side, in the lattice."""
         width = self.buffer_width
         starts, shape = [], []
         for first, length, extent in zip(

@@ -1,4 +1,4 @@
-"""Run a sampling function over chunks of a batch in threads: same bits for any number of threads."""
+"""Sample chunks of a batch in threads, with the same bits for any number of threads."""
 
 import os
 from collections.abc import Callable

@@ -98,16 +98,16 @@ class LinearChainParameters(StudyParameters):
 
 class CurieWeissParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"snapshots": 4000, "members": 2, "rollouts": 16, "training_steps": 300},
-        "quick": {"snapshots": 20000, "members": 4, "rollouts": 32, "training_steps": 600},
-        "paper": {"snapshots": 200000, "members": 8, "rollouts": 100, "training_steps": 1500},
+        "smoke": {"snapshots": 4000, "members": 4, "rollouts": 24, "training_steps": 120},
+        "quick": {"snapshots": 20000, "members": 4, "rollouts": 32, "training_steps": 400},
+        "paper": {"snapshots": 160000, "members": 8, "rollouts": 64, "training_steps": 800},
     }
     side: Annotated[int, Field(ge=2)] = 64
     patch_side: Count = 16
     temperature: Positive = 1.1
     field: Finite = 0.1
     test_magnetizations: Magnetizations = [-0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75]
-    duration: Positive = 0.05
+    duration: Positive = 0.03
     snapshots: Count
     members: Annotated[int, Field(ge=2)]
     rollouts: Annotated[int, Field(ge=2)]

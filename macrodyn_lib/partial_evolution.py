@@ -43,7 +43,7 @@ def evolve_patches(
         patches_per_snapshot: distinct patches of one snapshot, each evolved from it by itself.
         twins: continue each patch twice, independently; half the mean squared difference is the
             covariance without the spread of the drift between patches.
-    Raises:  ValueError: not exactly one of duration and events; a patch does not divide the lattice.
+    Raises:  ValueError: not exactly one of duration and events; the patch does not divide it.
     """
     if (duration is None) == (events is None):
         raise ValueError(f"duration = {duration}, events = {events}: give exactly one of them")

@@ -1,10 +1,20 @@
-"""Sample paths of a fitted SDE."""
+"""Sample paths of a fitted SDE, and of an ensemble of them."""
+
+import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from macrodyn_lib.errors import DivergedError
 from macrodyn_lib.fitting import FittedSDE
+from macrodyn_lib.statistics import (
+    Estimate,
+    jackknife,
+    mean_estimate,
+    relative_error,
+    relaxation_time,
+)
 
 # A path further than this from its start, in units of the training spread, has left the model.
 DIVERGED = 1e6
@@ -93,3 +103,95 @@ def _fastest_rate(fitted: FittedSDE) -> float:
     d = fitted.dimension
     jacobian = (drifts[:d] - drifts[d:]) / (2 * scale[:, None])
     return float(np.abs(np.linalg.eigvals(jacobian)).max())
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EnsemblePaths:
+    """Rollouts of the members of an ensemble from the same starts.
+
+    times: (T,), equally spaced.  paths: (R, B, n, T, d): members, starts, replicas, times, latents.
+    Means are means over the members. Standard deviations and correlations are those of one member's
+    paths about its own mean: the members' spread is not noise of the system but the uncertainty of
+    the fit, and makes the standard errors.
+    """
+
+    times: np.ndarray
+    paths: np.ndarray
+
+    def means(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean over members and replicas (B, T, d), and its standard error over members."""
+        by_member = self.paths.mean(axis=2)
+        return by_member.mean(axis=0), by_member.std(axis=0, ddof=1) / np.sqrt(len(by_member))
+
+    def stds(self) -> np.ndarray:
+        """Standard deviation of a member's replicas, root mean square over members, (B, T, d)."""
+        return np.sqrt(self.paths.var(axis=2, ddof=1).mean(axis=0))
+
+    def error(self, true_mean: np.ndarray, every: int = 1) -> Estimate:
+        """Test error of the paper against the true mean (B, T, d), at each ``every``-th time."""
+        means, truth = self.paths.mean(axis=2)[:, :, ::every], true_mean[:, ::every]
+        return jackknife(means, lambda kept: relative_error(kept.mean(axis=0), truth))
+
+    def mean_at(self, start: int, time: float, component: int = 0) -> Estimate:
+        """Mean from one start at the time nearest to ``time``."""
+        values = self.paths[:, start, :, self._index(time), component]
+        return mean_estimate(values.mean(axis=1))
+
+    def std_at(self, start: int, time: float, component: int = 0) -> Estimate:
+        """Standard deviation of a member's replicas from one start, at the time nearest."""
+        return _pooled_std(self.paths[:, start, :, self._index(time), component])
+
+    def stationary(self, component: int = 0) -> np.ndarray:
+        """Second half of every path, (R, B n, T/2): stationary if relaxation is short of that."""
+        late = self.paths[..., self.paths.shape[3] // 2 :, component]
+        return late.reshape(len(late), -1, late.shape[-1])
+
+    def stationary_mean(self, component: int = 0) -> Estimate:
+        return mean_estimate(self.stationary(component).mean(axis=(1, 2)))
+
+    def stationary_std(self, component: int = 0) -> Estimate:
+        late = self.stationary(component)
+        return _pooled_std(late.reshape(len(late), -1))
+
+    def relaxation_time(self, component: int = 0, absolute: bool = False) -> Estimate:
+        """1/e time of the stationary autocorrelation of a component, or of its modulus."""
+        late = self.stationary(component)
+        late = np.abs(late) if absolute else late
+        late = late - late.mean(axis=(1, 2), keepdims=True)
+        spacing = float(self.times[1] - self.times[0])
+        return jackknife(
+            late, lambda kept: relaxation_time(kept.reshape(-1, kept.shape[-1]), spacing)
+        )
+
+    def _index(self, time: float) -> int:
+        return int(np.abs(self.times - time).argmin())
+
+
+def _pooled_std(values: np.ndarray) -> Estimate:
+    """Root of the mean over members of the variance of their values (R, n)."""
+    return jackknife(values.var(axis=1, ddof=1), lambda kept: float(np.sqrt(kept.mean())))
+
+
+def rollout_ensemble(
+    members: Sequence[FittedSDE],
+    *,
+    start: np.ndarray,
+    replicas: int,
+    times: np.ndarray,
+    rng: np.random.Generator,
+    max_step: float | None = None,
+    description: str | None = None,
+) -> EnsemblePaths:
+    """``replicas`` paths from each start (B, d) by each member, in one stream of draws a member."""
+    repeated = np.repeat(start, replicas, axis=0)
+    hidden = True if description is None else None
+    jobs = tqdm(
+        zip(members, rng.spawn(len(members)), strict=True),
+        total=len(members), desc=description, disable=hidden,
+    )  # fmt: skip
+    paths = [
+        rollout(member, start=repeated, times=times, rng=generator, max_step=max_step)
+        for member, generator in jobs
+    ]
+    shape = (len(members), len(start), replicas, len(times), start.shape[1])
+    return EnsemblePaths(times=np.asarray(times), paths=np.stack(paths).reshape(shape))

@@ -7,6 +7,7 @@ SDE of maximum likelihood, which has a closed form.
 
 import abc
 import dataclasses
+import itertools
 import math
 from typing import final
 
@@ -172,7 +173,7 @@ def _mlp(
     """Perceptron whose last layer starts at zero, drawn from ``generator`` alone."""
     widths = [inputs, *hidden]
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+    for fan_in, fan_out in itertools.pairwise(widths):
         layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out, dtype=torch.float64)
         with torch.no_grad():
             layer.weight.normal_(0, 1 / math.sqrt(fan_in), generator=generator)

@@ -36,7 +36,8 @@ def runs_root() -> Path:
 
 
 def notebooks_root() -> Path:
-    return ROOT / "notebooks"
+    """Folder of the notebooks: ``MACRODYN_NOTEBOOKS``, else ``notebooks`` of this checkout."""
+    return Path(os.environ.get("MACRODYN_NOTEBOOKS", ROOT / "notebooks"))
 
 
 class Metric(BaseModel):
@@ -129,36 +130,35 @@ class Run:
         *,
         reference: float | None = None,
         kind: ReferenceKind | None = None,
-        z: float | None = None,
+        z: float = 0.0,
         relative: float | None = None,
-        absolute: float | None = None,
+        absolute: float = 0.0,
         below: float | None = None,
         above: float | None = None,
     ) -> None:
-        """Record a metric and its verdict under exactly one criterion.
+        """Record a metric and its verdict.
 
-        z: |value - reference| <= z standard errors; relative, absolute: distance from the
-        reference; below, above: a bound on the value itself.
+        Against a reference: |value - reference| <= tolerance + z standard errors, the tolerance
+        being ``absolute`` or ``relative`` times |reference| (neither: 0), so that noise alone does
+        not fail a run of little effort and a small error bar leaves nothing but the tolerance.
+        Without one: value <= ``below`` or value > ``above``.
         """
         if not isinstance(estimate, Estimate):
             estimate = Estimate(float(estimate))
         value, error = estimate.value, estimate.standard_error
-        distance = math.inf if reference is None else abs(value - reference)
-        criteria = {
-            f"|value - reference| <= {z} standard errors": z is not None
-            and error is not None
-            and distance <= z * error,
-            f"|value - reference| <= {relative} |reference|": relative is not None
-            and reference is not None
-            and distance <= relative * abs(reference),
-            f"|value - reference| <= {absolute}": absolute is not None and distance <= absolute,
-            f"value <= {below}": below is not None and value <= below,
-            f"value > {above}": above is not None and value > above,
-        }
-        given = [argument is not None for argument in (z, relative, absolute, below, above)]
-        if sum(given) != 1:
-            raise ValueError(f"check {name}: give one of z, relative, absolute, below, above")
-        criterion, passed = list(criteria.items())[given.index(True)]
+        if below is not None:
+            passed, criterion = value <= below, f"value <= {below:.4g}"
+        elif above is not None:
+            passed, criterion = value > above, f"value > {above:.4g}"
+        else:
+            if reference is None or (z > 0 and error is None):
+                raise ValueError(f"check {name}: needs a reference, and a standard error if z > 0")
+            tolerance = absolute if relative is None else relative * abs(reference)
+            passed = abs(value - reference) <= tolerance + (z * error if error is not None else 0.0)
+            allowed = [f"{relative:.0%} of the reference"] if relative is not None else []
+            allowed += [f"{absolute:g}"] if absolute > 0 else []
+            allowed += [f"{z:g} standard errors"] if z > 0 else []
+            criterion = "|value - reference| <= " + " + ".join(allowed)
         if not math.isfinite(value):
             raise ValueError(f"check {name}: value = {value} is not finite")
         self.metrics[name] = Metric(

@@ -44,7 +44,7 @@ def evolve_spins_inplace(
             rate = rate_up + (n_spins - n_up) * down_spin_rates[lattice_up]
             # at very low temperature every rate may underflow: then nothing ever happens
             waiting_time = -math.log(1.0 - rng.random()) / rate if rate > 0 else math.inf
-            if time + waiting_time > duration:
+            if time + waiting_time >= duration:  # also where both are infinite
                 time = duration
                 break
             time += waiting_time

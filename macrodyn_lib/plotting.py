@@ -1,0 +1,185 @@
+"""One function per figure; each takes finished numbers and returns a figure, computing nothing new.
+
+One colour per meaning everywhere (Okabe-Ito, safe for colour-blind readers): reference black,
+our method blue, naive baseline orange, small system green.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+REFERENCE, OURS, NAIVE, SMALL, MUTED = "#000000", "#0072B2", "#D55E00", "#009E73", "#999999"
+
+
+def panels(
+    columns: int, *, width: float = 4.4, height: float = 3.4
+) -> tuple[Figure, Sequence[Axes]]:
+    """A row of panels in the house style; the figure is shown once, by the cell that returns it."""
+    figure, axes = plt.subplots(
+        1, columns, figsize=(width * columns, height), layout="constrained", squeeze=False
+    )
+    for panel in axes[0]:
+        panel.spines[["top", "right"]].set_visible(False)
+    plt.close(figure)
+    return figure, list(axes[0])
+
+
+def band(
+    panel: Axes,
+    x: np.ndarray,
+    mean: np.ndarray,
+    half_width: np.ndarray,
+    *,
+    color: str,
+    label: str,
+    dashed: bool = False,
+) -> None:
+    """A line with a band of +- ``half_width`` around it."""
+    panel.plot(x, mean, color=color, label=label, lw=1.6, ls="--" if dashed else "-")
+    panel.fill_between(x, mean - half_width, mean + half_width, color=color, alpha=0.18, lw=0)
+
+
+def label(panel: Axes, x: str, y: str, title: str = "", *, legend: bool = True) -> None:
+    """Axis labels with units, and the claim of the panel as its title."""
+    panel.set_xlabel(x)
+    panel.set_ylabel(y)
+    panel.set_title(title, fontsize=10)
+    if legend:
+        panel.legend(frameon=False, fontsize=8)
+
+
+def mean_and_std_paths(
+    times: np.ndarray,
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    reference: tuple[np.ndarray, np.ndarray],
+    *,
+    observable: str,
+    unit: str,
+    title: str = "",
+) -> Figure:
+    """Mean and standard deviation of an observable against time (the paper's figure 9).
+
+    curves: label -> (mean (T,), std (T,)).  reference: exact or direct (mean, std).
+    """
+    figure, (left, right) = panels(2)
+    colors = dict(zip(curves, (OURS, NAIVE, SMALL), strict=False))
+    for name, (mean, std) in curves.items():
+        band(left, times, mean, std, color=colors[name], label=name)
+        right.plot(times, std, color=colors[name], label=name, lw=1.6)
+    mean, std = reference
+    left.plot(times, mean, color=REFERENCE, ls="--", lw=1.3, label="exact")
+    right.plot(times, std, color=REFERENCE, ls="--", lw=1.3, label="exact")
+    label(left, f"time ({unit})", f"mean of {observable} (band: ± 1 std)", title)
+    label(right, f"time ({unit})", f"standard deviation of {observable}", legend=False)
+    return figure
+
+
+def drift_and_diffusion(
+    z: np.ndarray,
+    fits: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    exact: tuple[np.ndarray, np.ndarray],
+    *,
+    observable: str,
+    n_sites: int,
+) -> Figure:
+    """Learned drift and covariance beside the exact ones, over the range of the snapshots.
+
+    z (P,).  fits: label -> (drifts (R, P), covariances (R, P)) of the ensemble members; bands show
+    two standard errors of their mean.
+    """
+    figure, axes = panels(2)
+    colors = dict(zip(fits, (OURS, NAIVE), strict=False))
+    for name, values in fits.items():
+        for panel, members, factor in zip(axes, values, (1, n_sites), strict=True):
+            error = members.std(axis=0, ddof=1) / np.sqrt(len(members))
+            mean = members.mean(axis=0)
+            band(panel, z, factor * mean, 2 * factor * error, color=colors[name], label=name)
+    for panel, values, factor in zip(axes, exact, (1, n_sites), strict=True):
+        panel.plot(z, factor * values, color=REFERENCE, ls="--", lw=1.3, label="exact")
+    label(axes[0], observable, f"drift μ({observable}) (1/time)", "Drift")
+    label(axes[1], observable, f"n Σ({observable}) (1/time)", "Diffusion", legend=False)
+    return figure
+
+
+def snapshot_histograms(
+    values: Mapping[str, np.ndarray], *, observable: str, title: str = ""
+) -> Figure:
+    """Where the training snapshots lie: density of an observable for each pool."""
+    figure, (panel,) = panels(1, width=5.5)
+    bins = np.linspace(
+        min(v.min() for v in values.values()), max(v.max() for v in values.values()), 61
+    )
+    for (name, pool), color in zip(values.items(), (SMALL, OURS), strict=False):
+        panel.hist(pool, bins=bins, density=True, histtype="step", color=color, lw=1.6, label=name)
+    label(panel, observable, f"density of {observable}", title)
+    return figure
+
+
+def errors_against_patch_side(
+    sides: Sequence[int],
+    estimates: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    published: Mapping[str, Sequence[float]] | None,
+    *,
+    title: str = "",
+) -> Figure:
+    """Test error against the size of a patch (the paper's figure 8), logarithmic in both.
+
+    estimates: label -> (errors (S,), standard errors (S,)).  published: label -> errors (S,).
+    """
+    figure, (panel,) = panels(1, width=5.5)
+    sites = np.square(sides)
+    for (name, (value, error)), color in zip(estimates.items(), (OURS, NAIVE), strict=False):
+        panel.errorbar(
+            sites, value, yerr=error, color=color, marker="o", ms=4, capsize=2, label=name
+        )
+    for (name, value), color in zip((published or {}).items(), (OURS, NAIVE), strict=False):
+        panel.plot(sites, value, color=color, marker="s", ms=4, ls=":", alpha=0.6, label=name)
+    panel.set(xscale="log", yscale="log", xticks=sites, xticklabels=[f"{side}²" for side in sides])
+    panel.minorticks_off()
+    panel.invert_xaxis()
+    label(panel, "sites in a patch, n/K", "test error (relative)", title)
+    return figure
+
+
+def lag_time(
+    durations: np.ndarray,
+    measured: tuple[np.ndarray, np.ndarray],
+    predicted: tuple[np.ndarray, np.ndarray],
+    *,
+    chosen: float,
+    unit: str,
+    title: str = "",
+) -> Figure:
+    """Learned over exact relaxation time against the duration of partial evolution.
+
+    measured: (ratios (D,), standard errors (D,)).  predicted: (durations (P,), ratios (P,)).
+    """
+    figure, (panel,) = panels(1, width=5.5)
+    panel.axhline(1, color=MUTED, lw=1)
+    panel.axvline(chosen, color=MUTED, lw=1, ls=":", label=f"chosen δt = {chosen:g}")
+    panel.plot(*predicted, color=REFERENCE, ls="--", lw=1.3, label="exact prediction")
+    value, error = measured
+    panel.errorbar(durations, value, yerr=error, color=OURS, marker="o", ms=4, ls="", capsize=2,
+                   label="learned")  # fmt: skip
+    panel.set_xscale("log")
+    label(panel, f"duration δt of partial evolution ({unit})", "relaxation time / exact", title)
+    return figure
+
+
+def sample_paths(
+    panel: Axes, times: np.ndarray, paths: np.ndarray, *, color: str, name: str
+) -> None:
+    """A few single paths (P, T) in one colour."""
+    lines = panel.plot(times, paths.T, color=color, lw=0.7, alpha=0.7)
+    lines[0].set_label(name)
+
+
+def heat_map(panel: Axes, state: np.ndarray, title: str, **options: Any) -> None:
+    """One lattice state (L, L) as an image."""
+    panel.imshow(state, cmap="cividis", vmin=-1, vmax=1, interpolation="nearest", **options)
+    panel.set(xticks=[], yticks=[])
+    panel.set_title(title, fontsize=10)
