@@ -33,7 +33,7 @@ _HOME = {
     "CheckpointError": "errors",
     "DivergedError": "errors",
 }
-_MODULES = {"exact", "plotting", "statistics", "study"}
+_MODULES = {"exact", "pipeline", "plotting", "statistics", "study", "widgets"}
 
 __all__ = sorted([*_HOME, *_MODULES])
 

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import re
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Patch:
         return np.ravel_multi_index(np.ix_(*self.axes), self.lattice_shape).ravel()
 
     @property
-    def selection(self) -> tuple[slice | np.ndarray, ...]:
+    def selection(self) -> tuple[Any, ...]:
         """Index of the patch in (B, *lattice): slices, or index arrays where it wraps around."""
         ends = [first + length for first, length in zip(self.start, self.shape, strict=True)]
         if all(end <= extent for end, extent in zip(ends, self.lattice_shape, strict=True)):

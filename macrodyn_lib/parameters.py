@@ -74,9 +74,9 @@ class QuickstartParameters(StudyParameters):
 
 class LinearChainParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"trajectories": 640, "members": 32},
-        "quick": {"trajectories": 3200, "members": 64},
-        "paper": {"trajectories": 32000, "members": 64},
+        "smoke": {"trajectories": 3200, "members": 32},
+        "quick": {"trajectories": 25600, "members": 64},
+        "paper": {"trajectories": 102400, "members": 64},
     }
     n_small: Count = 10
     n_patches: Count = 10

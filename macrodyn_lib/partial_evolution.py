@@ -87,7 +87,7 @@ def evolve_patches(
             source = states[at[0]]
             for twin in range(continuations):
                 evolved, elapsed = move(source, patch, generator)
-                increments[(twin, *at)] = _increment(
+                increments[twin][at] = _increment(
                     system, source, evolved, before[at[0]], patch, len(patches)
                 )
                 if twin == 0:

@@ -1,6 +1,8 @@
 """The steps of the method in a row, for the ablations that repeat them."""
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -16,6 +18,7 @@ from macrodyn_lib.rollouts import EnsemblePaths, rollout_ensemble
 from macrodyn_lib.sde import MLPSDE, LinearSDE
 from macrodyn_lib.statistics import Estimate
 from macrodyn_lib.systems.base import MicroscopicSystem
+from macrodyn_lib.systems.curie_weiss import CurieWeiss
 from macrodyn_lib.upsampling import LocalRelax, upsample
 
 
@@ -33,6 +36,43 @@ def simulate_snapshots(
     """
     states = system.initial_states(trajectories, rng, **initial)
     return system.simulate(states, np.asarray(times), rng, keep_states=True).snapshots()
+
+
+def simulate_patch_pairs(
+    system: MicroscopicSystem,
+    patching: Patching,
+    *,
+    trajectories: int,
+    times: Sequence[float] | np.ndarray,
+    duration: float,
+    rng: np.random.Generator,
+    description: str | None = None,
+    **initial: Any,
+) -> PatchPairs:
+    """Twin patch pairs of all patches from direct runs of ``system``, without upsampling.
+
+    The runs are made in batches, so that never more than some 10^7 site values are held at once.
+    Each run is a group. ``initial`` goes to ``system.initial_states``.
+    """
+    n_sites = math.prod(system.lattice_shape)
+    batch = max(1, 10**7 // (n_sites * len(times)))
+    n_patches = len(patching.patches(system.lattice_shape, periodic=system.periodic))
+    parts = []
+    progress = tqdm(
+        range(0, trajectories, batch), desc=description, disable=None if description else True
+    )
+    for first in progress:
+        snapshot_rng, patch_rng = rng.spawn(2)
+        count = min(batch, trajectories - first)
+        snapshots = simulate_snapshots(
+            system, trajectories=count, times=times, rng=snapshot_rng, **initial
+        )
+        pairs = evolve_patches(
+            system, snapshots, patching, duration=duration, patches_per_snapshot=n_patches,
+            twins=True, rng=patch_rng,
+        )  # fmt: skip
+        parts.append(dataclasses.replace(pairs, groups=pairs.groups + first))
+    return PatchPairs.concatenate(parts)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +140,14 @@ class Recipe:
             rng=rng,
             description=description,
         )
+
+    def patch_pairs_from_scratch(
+        self, system: MicroscopicSystem, rng: np.random.Generator
+    ) -> PatchPairs:
+        """Steps 1 to 3."""
+        small_rng, large_rng, patch_rng = rng.spawn(3)
+        small = self.small_snapshots(system, small_rng)
+        return self.patch_pairs(system, self.large_snapshots(system, small, large_rng), patch_rng)
 
     def fit(
         self, pairs: LatentPairs, rng: np.random.Generator, description: str | None = None
@@ -173,12 +221,10 @@ def ablate_patch_sides(
     results = {}
     for side, generator in tqdm(zip(sides, rng.spawn(len(sides)), strict=True), total=len(sides)):
         chosen = recipe.with_patch_side(side)
-        streams = generator.spawn(7)
-        small = chosen.small_snapshots(system, streams[0])
-        large = chosen.large_snapshots(system, small, streams[1])
-        pairs = chosen.patch_pairs(system, large, streams[2])
-        ours = test.paths(chosen.fit(encode(pairs), streams[3]), streams[4])
-        naive = test.paths(chosen.fit(encode_naive(pairs), streams[5]), streams[6])
+        data_rng, *streams = generator.spawn(5)
+        pairs = chosen.patch_pairs_from_scratch(system, data_rng)
+        ours = test.paths(chosen.fit(encode(pairs), streams[0]), streams[1])
+        naive = test.paths(chosen.fit(encode_naive(pairs), streams[2]), streams[3])
         results[side] = {
             "error.ours": test.error(ours),
             "error.naive": test.error(naive),
@@ -206,4 +252,26 @@ def relaxation_against_duration(
         pairs_rng, fit_rng, path_rng = generator.spawn(3)
         members = chosen.fit(encode(chosen.patch_pairs(system, large, pairs_rng)), fit_rng)
         results.append(test.paths(members, path_rng).relaxation_time(absolute=test.absolute))
+    return results
+
+
+def learn_grid(
+    system: CurieWeiss,
+    recipe: Recipe,
+    temperatures: Sequence[float],
+    sides: Sequence[int],
+    test: RolloutTest,
+    rng: np.random.Generator,
+) -> dict[tuple[float, int], tuple[list[FittedSDE], EnsemblePaths]]:
+    """The whole method for each temperature and patch side: the fits and their rollouts."""
+    choices = list(itertools.product(temperatures, sides))
+    results = {}
+    for (temperature, side), generator in tqdm(
+        zip(choices, rng.spawn(len(choices)), strict=True), total=len(choices)
+    ):
+        data_rng, fit_rng, path_rng = generator.spawn(3)
+        chosen = recipe.with_patch_side(side)
+        physics = dataclasses.replace(system, temperature=temperature)
+        fits = chosen.fit(encode(chosen.patch_pairs_from_scratch(physics, data_rng)), fit_rng)
+        results[temperature, side] = (fits, test.paths(fits, path_rng))
     return results

@@ -47,7 +47,7 @@ def label(panel: Axes, x: str, y: str, title: str = "", *, legend: bool = True) 
     """Axis labels with units, and the claim of the panel as its title."""
     panel.set_xlabel(x)
     panel.set_ylabel(y)
-    panel.set_title(title, fontsize=10)
+    panel.set_title(title, fontsize=9, loc="left")
     if legend:
         panel.legend(frameon=False, fontsize=8)
 
@@ -98,8 +98,8 @@ def drift_and_diffusion(
             error = members.std(axis=0, ddof=1) / np.sqrt(len(members))
             mean = members.mean(axis=0)
             band(panel, z, factor * mean, 2 * factor * error, color=colors[name], label=name)
-    for panel, values, factor in zip(axes, exact, (1, n_sites), strict=True):
-        panel.plot(z, factor * values, color=REFERENCE, ls="--", lw=1.3, label="exact")
+    for panel, curve, factor in zip(axes, exact, (1, n_sites), strict=True):
+        panel.plot(z, factor * curve, color=REFERENCE, ls="--", lw=1.3, label="exact")
     label(axes[0], observable, f"drift μ({observable}) (1/time)", "Drift")
     label(axes[1], observable, f"n Σ({observable}) (1/time)", "Diffusion", legend=False)
     return figure
@@ -110,11 +110,18 @@ def snapshot_histograms(
 ) -> Figure:
     """Where the training snapshots lie: density of an observable for each pool."""
     figure, (panel,) = panels(1, width=5.5)
-    bins = np.linspace(
-        min(v.min() for v in values.values()), max(v.max() for v in values.values()), 61
-    )
+    low, high = min(v.min() for v in values.values()), max(v.max() for v in values.values())
     for (name, pool), color in zip(values.items(), (SMALL, OURS), strict=False):
-        panel.hist(pool, bins=bins, density=True, histtype="step", color=color, lw=1.6, label=name)
+        panel.hist(
+            pool,
+            bins=60,
+            range=(low, high),
+            density=True,
+            histtype="step",
+            color=color,
+            lw=1.6,
+            label=name,
+        )
     label(panel, observable, f"density of {observable}", title)
     return figure
 
@@ -136,8 +143,8 @@ def errors_against_patch_side(
         panel.errorbar(
             sites, value, yerr=error, color=color, marker="o", ms=4, capsize=2, label=name
         )
-    for (name, value), color in zip((published or {}).items(), (OURS, NAIVE), strict=False):
-        panel.plot(sites, value, color=color, marker="s", ms=4, ls=":", alpha=0.6, label=name)
+    for (name, numbers), color in zip((published or {}).items(), (OURS, NAIVE), strict=False):
+        panel.plot(sites, numbers, color=color, marker="s", ms=4, ls=":", alpha=0.6, label=name)
     panel.set(xscale="log", yscale="log", xticks=sites, xticklabels=[f"{side}²" for side in sides])
     panel.minorticks_off()
     panel.invert_xaxis()
@@ -182,4 +189,72 @@ def heat_map(panel: Axes, state: np.ndarray, title: str, **options: Any) -> None
     """One lattice state (L, L) as an image."""
     panel.imshow(state, cmap="cividis", vmin=-1, vmax=1, interpolation="nearest", **options)
     panel.set(xticks=[], yticks=[])
-    panel.set_title(title, fontsize=10)
+    panel.set_title(title, fontsize=9, loc="left")
+
+
+def estimates_beside_references(
+    estimates: Mapping[str, tuple[float, float, float]],
+    exact: float,
+    *,
+    quantity: str,
+    title: str = "",
+) -> Figure:
+    """A few estimates with two standard errors, each beside its own prediction and the exact value.
+
+    estimates: label -> (value, standard error, prediction).
+    """
+    figure, (panel,) = panels(1, width=5.5)
+    panel.axhline(exact, color=MUTED, lw=1, label="exact")
+    for x, (value, error, prediction) in enumerate(estimates.values()):
+        first = x == 0
+        panel.plot(x, prediction, color=REFERENCE, marker="_", ms=26, ls="",
+                   label="predicted" if first else None)  # fmt: skip
+        panel.errorbar(x, value, yerr=2 * error, color=OURS, marker="o", ms=4, capsize=3, ls="",
+                       label="learned ± 2 s.e." if first else None)  # fmt: skip
+    panel.set_xticks(range(len(estimates)), list(estimates))
+    panel.set_xlim(-0.6, len(estimates) - 0.4)
+    label(panel, "", quantity, title)
+    return figure
+
+
+def drift_and_prediction(
+    z: np.ndarray,
+    drifts: tuple[np.ndarray, np.ndarray],
+    times: np.ndarray,
+    learned: tuple[np.ndarray, np.ndarray],
+    exact: tuple[np.ndarray, np.ndarray],
+    *,
+    title: str,
+) -> Figure:
+    """Learned and exact drift (P,) beside the predicted and exact mean and std (T,) of M."""
+    figure, (left, right) = panels(2)
+    for values, color, style, name in zip(
+        drifts, (OURS, REFERENCE), ("-", "--"), ("learned", "exact"), strict=True
+    ):
+        left.plot(z, values, color=color, ls=style, lw=1.5, label=name)
+    left.axhline(0, color=MUTED, lw=0.8)
+    band(right, times, *learned, color=OURS, label="learned")
+    for shift in (-1, 0, 1):
+        right.plot(times, exact[0] + shift * exact[1], color=REFERENCE, ls="--", lw=1)
+    label(left, "M", "drift μ(M) (1/time)", title)
+    label(right, "time (flips per spin)", "M, mean ± 1 std", legend=False)
+    right.set_ylim(-1, 1)
+    return figure
+
+
+def drift_overview(
+    z: np.ndarray,
+    drifts: Mapping[tuple[float, int], np.ndarray],
+    exact: Mapping[float, np.ndarray],
+) -> Figure:
+    """Learned drifts (P,) for each temperature and patch side, beside the exact ones (P,)."""
+    figure, axes = panels(len(exact), width=3.2, height=3)
+    sides = sorted({side for _, side in drifts})
+    colors = dict(zip(sides, ("#56B4E9", OURS, SMALL), strict=False))
+    for panel, (temperature, curve) in zip(axes, exact.items(), strict=True):
+        for side in sides:
+            panel.plot(z, drifts[temperature, side], color=colors[side], label=f"{side}² spins")
+        panel.plot(z, curve, color=REFERENCE, ls="--", lw=1.3, label="exact")
+        panel.axhline(0, color=MUTED, lw=0.8)
+        label(panel, "M", "drift μ(M) (1/time)", f"T = {temperature:g}", legend=panel is axes[0])
+    return figure

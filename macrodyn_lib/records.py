@@ -5,6 +5,7 @@ record can be shared without fear.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -139,6 +140,20 @@ class PatchPairs:
 
     def __len__(self) -> int:
         return len(self.durations)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["PatchPairs"]) -> Self:
+        """All pairs of several records of the same kind in one; groups are kept as they are."""
+        if len({part.n_patches for part in parts}) != 1:
+            raise ValueError(
+                f"n_patches = {[p.n_patches for p in parts]}: must be the same for all"
+            )
+        columns = {
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])
+            for field in dataclasses.fields(cls)
+            if isinstance(getattr(parts[0], field.name), np.ndarray)
+        }
+        return cls(**columns, n_patches=parts[0].n_patches)
 
 
 def _check_durations(record: "PatchPairs | LatentPairs", count: int) -> None:

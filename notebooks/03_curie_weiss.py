@@ -299,7 +299,7 @@ figure = plotting.lag_time(
     (fine, predicted),
     chosen=run.duration,
     unit="flips per spin",
-    title="A patch evolved for a whole sweep relaxes against frozen surroundings",
+    title="Evolved for a sweep, a patch relaxes against frozen surroundings",
 )
 run.figure(figure, "lag_time")
 

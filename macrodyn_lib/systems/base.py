@@ -2,7 +2,7 @@
 
 import abc
 import math
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -32,8 +32,11 @@ class MicroscopicSystem(abc.ABC):
         """The same physics on a lattice of another size."""
 
     @abc.abstractmethod
-    def initial_states(self, count: int, rng: np.random.Generator, **options: Any) -> np.ndarray:
-        """(count, *lattice): states from far from equilibrium, to start trajectories."""
+    def initial_states(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """(count, *lattice): states from far from equilibrium, to start trajectories.
+
+        A system may add keyword options with defaults.
+        """
 
     @abc.abstractmethod
     def simulate(
