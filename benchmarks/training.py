@@ -5,6 +5,8 @@ batches of 1024, AdamW with amsgrad, an unconstrained square diffusion network, 
 determinant of every covariance matrix.
 """
 
+import itertools
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -70,7 +72,7 @@ def _network(outputs: int) -> nn.Sequential:
     widths = (DIMENSION, 64, 64, 64)
     hidden = [
         layer
-        for inputs, width in zip(widths[:-1], widths[1:], strict=True)
+        for inputs, width in itertools.pairwise(widths)
         for layer in (nn.Linear(inputs, width), nn.ReLU())
     ]
     return nn.Sequential(*hidden, nn.Linear(64, outputs))
