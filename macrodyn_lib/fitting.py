@@ -153,10 +153,10 @@ class FittedSDE:
                 validation_losses=np.array(description["validation_losses"]).reshape(-1, 2),
                 noise_factor=description["noise_factor"],
             )
-        except CheckpointError:
+        except (CheckpointError, FileNotFoundError, PermissionError):
             raise
         except (
-            RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError,
+            OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError,
             zipfile.BadZipFile,
         ) as error:  # fmt: skip
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -276,7 +276,8 @@ class _Data:
     @classmethod
     def of(cls, moments: IncrementMoments) -> Self:
         def single(values: np.ndarray) -> Tensor:
-            return torch.tensor(values, dtype=torch.float32)
+            with np.errstate(over="ignore"):  # too large becomes infinite, and the loss says so
+                return torch.from_numpy(values.astype(np.float32))
 
         roots = None
         if moments.scatters.any():

@@ -57,7 +57,7 @@ class LinearEstimate:
             residual = (rates - design @ solution) * np.sqrt(moments.durations)[:, None]
             covariance = covariance + residual[:, :, None] * residual[:, None, :]
         sigma = np.average(covariance, axis=0, weights=moments.counts) / noise_scale
-        if not (np.linalg.eigvalsh(sigma) > 1e-14 * max(np.trace(sigma), 1e-300)).all():
+        if not (np.linalg.eigvalsh(sigma) > 1e-12 * max(np.trace(sigma), 1e-300)).all():
             raise ValueError(
                 "increments have no noise in some direction: the covariance of an SDE must be "
                 "positive definite"
