@@ -38,7 +38,10 @@ Magnetizations = Annotated[
 class StudyParameters(BaseModel):
     """The parameters every notebook has."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # defaults are validated too: a default 15 must give the same run id as a given 15.0
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
     presets: ClassVar[dict[str, dict[str, Any]]]
 
     preset: Preset

@@ -1,0 +1,323 @@
+"""Collect the results of all runs in one readable report, as Markdown and as one HTML file."""
+
+import base64
+import json
+import logging
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import jinja2
+from markdown_it import MarkdownIt
+
+from macrodyn_lib.errors import ParameterError
+from macrodyn_lib.parameters import NOTEBOOKS, Preset, resolve
+from macrodyn_lib.study import Metric, Results, runs_root, write_atomically
+from macrodyn_lib.sweeps import RunSpec, SweepDefinition, definitions
+
+log = logging.getLogger(__name__)
+
+TITLE = "Results of macrodyn"
+HOW_TO_READ = """\
+Each number stands as value ± standard error. *Reference* is what it is compared with, and *kind*
+says where that comes from: an *exact* formula, a direct *simulation* of the large system, or a
+*published* number. The verdict is PASS when the criterion holds; criteria are fixed in the
+notebooks, before the outcome is known."""
+NOTHING = "No results yet. `make study` runs every notebook and writes them here."
+PRESETS: tuple[str, ...] = get_args(Preset)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """The results in one run folder."""
+
+    folder: Path
+    results: Results
+
+
+def write_report() -> Path:
+    """Write ``report.md`` and ``report.html`` into the folder of all results.
+
+    Returns: the path of ``report.md``. What could not be read is listed in it, and logged.
+    """
+    root = runs_root()
+    root.mkdir(parents=True, exist_ok=True)
+    text, warnings = compose()
+    for warning in warnings:
+        log.warning("%s", warning)
+    write_atomically(root / "report.md", text)
+    write_atomically(root / "report.html", render_html(text))
+    return root / "report.md"
+
+
+def compose() -> tuple[str, list[str]]:
+    """The report as Markdown, figures linked relative to its folder; and the warnings in it."""
+    runs, warnings = collect()
+    by_folder: dict[str, list[StoredRun]] = defaultdict(list)
+    for run in runs:
+        by_folder[run.folder.parent.name].append(run)
+    studies = {name: found for name, found in by_folder.items() if name in NOTEBOOKS}
+    sections = [f"# {TITLE}", HOW_TO_READ if runs else NOTHING, *_overview(studies)]
+    sections += _mixed_commits(runs)
+    for name, found in studies.items():
+        sections += _study_section(name, found)
+    sweeps = [name for name in sorted(definitions()) if (runs_root() / name).is_dir()]
+    for name in sweeps:
+        try:
+            sections += _sweep_section(name, by_folder[name])
+        except ParameterError as error:
+            warnings.append(str(error))
+    for name in sorted(set(by_folder) - set(studies) - set(sweeps)):
+        warnings.append(f"{name}: results without a notebook or a sweep definition of that name")
+    if warnings:
+        sections += ["## Warnings", "\n".join(f"- {warning}" for warning in warnings)]
+    return "\n\n".join(sections) + "\n", warnings
+
+
+def collect() -> tuple[list[StoredRun], list[str]]:
+    """All finished runs, and a warning for each results.json that is not valid."""
+    root, runs, warnings = runs_root(), [], []
+    for path in sorted(root.glob("*/*/results.json")):
+        folder = path.parent
+        hidden = folder.name.startswith(".") or folder.parent.name.startswith(".")
+        if hidden or folder.suffix == ".failed":
+            continue
+        try:
+            runs.append(StoredRun(folder, Results.read(path)))
+        except (OSError, ValueError):
+            warnings.append(f"{path.relative_to(root)}: not a valid results.json, left out")
+    return runs, warnings
+
+
+def render_html(text: str) -> str:
+    """The Markdown text as one self-contained page: figures are embedded."""
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    markdown.add_render_rule("table_open", lambda *_: '<div class="table"><table>\n')
+    markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    tokens = markdown.parse(text)
+    for token in (child for block in tokens for child in block.children or []):
+        if token.type == "image":
+            token.attrs["src"] = _data_uri(runs_root() / str(token.attrs["src"]))
+    body = markdown.renderer.render(tokens, markdown.options, {})
+    templates = jinja2.Environment(loader=jinja2.PackageLoader("macrodyn_lib"))
+    page = templates.get_template("report.html.j2").render(title=TITLE, body=body)
+    return page + "\n"
+
+
+def format_value(value: float, standard_error: float | None) -> str:
+    """``-0.1002 ± 0.0006``: two digits of the error, and the value to the same place."""
+    if standard_error is None:
+        return f"{value:.4g}"
+    place = _decimals(standard_error)
+    if place is None:
+        return f"{value:.4g} ± {standard_error:.2g}"
+    return f"{value:.{place}f} ± {standard_error:.{place}f}"
+
+
+def format_reference(metric: Metric) -> str:
+    """The reference, to the place of the value beside it."""
+    if metric.reference is None:
+        return ""
+    place = None if metric.standard_error is None else _decimals(metric.standard_error)
+    return f"{metric.reference:.4g}" if place is None else f"{metric.reference:.{place}f}"
+
+
+def _decimals(standard_error: float) -> int | None:
+    """Decimal places that show two digits of the error; None when that is no readable number."""
+    if not (math.isfinite(standard_error) and standard_error > 0):
+        return None
+    place = max(0, 1 - math.floor(math.log10(standard_error)))
+    return place if place <= 6 and standard_error < 1e6 else None
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[str]) -> str:
+    rules = ["---:" if name in numbers else "---" for name in header]
+    lines = [header, rules, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _representative(runs: Sequence[StoredRun]) -> StoredRun:
+    """The run a notebook's section shows: default parameters first, then the largest preset."""
+    return max(runs, key=_rank)
+
+
+def _rank(run: StoredRun) -> tuple[bool, int, str]:
+    preset = run.results.parameters.get("preset")
+    size = PRESETS.index(preset) if preset in PRESETS else -1
+    created = str(run.results.provenance.get("created", ""))
+    return not _changed(run.results), size, created
+
+
+def _changed(results: Results) -> dict[str, Any]:
+    """The parameters that are not those of the preset."""
+    try:
+        default = resolve(results.notebook, {"preset": results.parameters.get("preset")})
+    except ParameterError:
+        return results.parameters
+    values = default.resolved()
+    return {k: v for k, v in results.parameters.items() if k not in values or values[k] != v}
+
+
+def _overview(studies: dict[str, list[StoredRun]]) -> list[str]:
+    if not studies:
+        return []
+    rows = [
+        [
+            f"`{name}`",
+            str(run.results.parameters.get("preset", "")),
+            _passed([run.results]),
+            f"{_seconds(run.results):.0f}",
+            _commit(run.results),
+        ]
+        for name, found in studies.items()
+        for run in sorted(found, key=_rank, reverse=True)
+        if run is _representative(found) or not _changed(run.results)
+    ]
+    header = ["study", "preset", "passed", "seconds", "commit"]
+    return ["## Overview", _table(header, rows, numbers=["passed", "seconds"])]
+
+
+def _mixed_commits(runs: Sequence[StoredRun]) -> list[str]:
+    counts = Counter(_commit(run.results) for run in runs)
+    if len(counts) < 2:
+        return []
+    listed = ", ".join(f"{commit} ({count} runs)" for commit, count in counts.most_common())
+    return [f"**Results of different commits are mixed:** {listed}."]
+
+
+def _study_section(name: str, stored: Sequence[StoredRun]) -> list[str]:
+    run = _representative(stored)
+    results = run.results
+    changed = [f"{key} = {value}" for key, value in _changed(results).items()]
+    shown = f"Preset {results.parameters.get('preset')}, {', '.join(changed) or 'its defaults'}."
+    others = f" Other runs stored: {len(stored) - 1}." if len(stored) > 1 else ""
+    table = _table(
+        ["metric", "value", "reference", "kind", "criterion", "verdict"],
+        [_metric_row(key, metric) for key, metric in results.metrics.items()],
+        numbers=["value", "reference"],
+    )
+    return [f"## {name}", shown + others, table, *_figures(run.folder), _provenance(results)]
+
+
+def _metric_row(name: str, metric: Metric) -> list[str]:
+    return [
+        f"`{name}`",
+        format_value(metric.value, metric.standard_error),
+        format_reference(metric),
+        metric.reference_kind or "",
+        metric.criterion.replace("<=", "≤"),
+        "PASS" if metric.passed else "**FAIL**",
+    ]
+
+
+def _figures(folder: Path) -> list[str]:
+    paths = sorted((folder / "figures").glob("*.png"))
+    captions = [path.stem.replace("_", " ") for path in paths]
+    return [
+        f"![{caption}](<{path.relative_to(runs_root()).as_posix()}>)\n\n*{caption}*"
+        for path, caption in zip(paths, captions, strict=True)
+    ]
+
+
+def _provenance(results: Results) -> str:
+    date = str(results.provenance.get("created", "unknown date"))[:10]
+    seed = results.provenance.get("seed")
+    return f"*Commit {_commit(results)}, {date}, seed {seed}, {_seconds(results):.1f} s.*"
+
+
+def _seconds(results: Results) -> float:
+    return results.timings_s.get("total", 0.0)
+
+
+def _commit(results: Results) -> str:
+    commit = str(results.provenance.get("git_commit") or "unknown")[:7]
+    return f"{commit} with changes" if results.provenance.get("dirty") else commit
+
+
+def _passed(results: Sequence[Results]) -> str:
+    verdicts = [metric.passed for one in results for metric in one.metrics.values()]
+    return f"{sum(verdicts)} of {len(verdicts)}"
+
+
+def _sweep_section(name: str, stored: Sequence[StoredRun]) -> list[str]:
+    """Raises: ParameterError: the definition does not hold any more."""
+    definition = SweepDefinition.read(definitions()[name])
+    specs = definition.expand()
+    by_id = {run.folder.name: run.results for run in stored}
+    finished = [(spec, by_id[spec.run_id]) for spec in specs if spec.run_id in by_id]
+    failed = [spec for spec in specs if spec.state() == "failed"]
+    sections = [f"## Sweep {name}", _sweep_text(definition, len(finished), len(specs))]
+    if finished:
+        sections.append(_sweep_table(definition, finished))
+    if failed:
+        sections.append("\n".join(f"- failed: `{s.run_id}` {s.failure()}" for s in failed))
+    return sections
+
+
+def _sweep_text(definition: SweepDefinition, finished: int, planned: int) -> str:
+    fixed = ", ".join(f"{key} = {value}" for key, value in definition.fixed.items())
+    text = f"Notebook `{definition.notebook}`{', ' if fixed else ''}{fixed}: "
+    text += f"{finished} of {planned} runs are finished."
+    if definition.replicas > 1:
+        text += (
+            f" Each row is the mean over {definition.replicas} seeds, with its standard error from"
+            " within the runs, and in brackets that from the scatter between them."
+        )
+    return text
+
+
+def _sweep_table(definition: SweepDefinition, finished: Sequence[tuple[RunSpec, Results]]) -> str:
+    varying = [*definition.grid, *definition.zip]
+    replicas: dict[str, list[Results]] = defaultdict(list)
+    values: dict[str, list[str]] = {}
+    for spec, results in finished:
+        key = json.dumps({k: v for k, v in spec.parameters.items() if k != "seed"})
+        replicas[key].append(results)
+        values[key] = [_plain(spec.parameters[name]) for name in varying]
+    columns = [c for name in definition.report for c in (f"`{name}`", "reference")]
+    rows = [
+        [*values[key], str(len(group)), *_averaged_cells(group, definition.report), _passed(group)]
+        for key, group in replicas.items()
+    ]
+    header = [*varying, "runs", *columns, "passed"]
+    return _table(header, rows, numbers=header)
+
+
+def _averaged_cells(group: Sequence[Results], names: Sequence[str]) -> list[str]:
+    """For each name the mean over replicas, and the mean reference."""
+    cells = []
+    for name in names:
+        metrics = [results.metrics[name] for results in group if name in results.metrics]
+        cells += _average(metrics) if metrics else ["", ""]
+    return cells
+
+
+def _average(metrics: Sequence[Metric]) -> list[str]:
+    count = len(metrics)
+    errors = [m.standard_error for m in metrics if m.standard_error is not None]
+    references = [m.reference for m in metrics if m.reference is not None]
+    mean = metrics[0].model_copy(
+        update={
+            "value": statistics.fmean(m.value for m in metrics),
+            "standard_error": math.hypot(*errors) / count if len(errors) == count else None,
+            "reference": statistics.fmean(references) if len(references) == count else None,
+        }
+    )
+    text = format_value(mean.value, mean.standard_error)
+    if count > 1:
+        between = statistics.stdev(m.value for m in metrics) / math.sqrt(count)
+        place = None if mean.standard_error is None else _decimals(mean.standard_error)
+        text += f" ({between:.2g})" if place is None else f" ({between:.{place}f})"
+    return [text, format_reference(mean)]
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _data_uri(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

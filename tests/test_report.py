@@ -1,0 +1,157 @@
+"""The report: the numbers and figures of the runs, as Markdown and as one HTML file."""
+
+import base64
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_study import NAME, store_run, workplace, write_sweep
+
+from macrodyn_lib.report import format_reference, format_value, write_report
+from macrodyn_lib.study import Metric
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Path]:
+    with workplace(tmp_path):
+        yield tmp_path / "runs"
+
+
+def report() -> tuple[str, str]:
+    path = write_report()
+    return path.read_text(), path.with_suffix(".html").read_text()
+
+
+def row(text: str, first: str) -> list[str]:
+    """Cells of the table row that begins with ``first``."""
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {first} |")]
+    cells = re.split(r"(?<!\\)\|", line)
+    return [cell.strip() for cell in cells[1:-1]]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [
+        (-0.100234, 0.00061, "-0.10023 ± 0.00061"),
+        (12.3456, 1.234, "12.3 ± 1.2"),
+        (48.04, 2.94, "48.0 ± 2.9"),
+        (1234.5, 96.2, "1234 ± 96"),
+        (98765.4, 4321.0, "98765 ± 4321"),
+        (0.012345, None, "0.01235"),
+        (0.5, 0.0, "0.5 ± 0"),
+        (1.6e-10, 3e-12, "1.6e-10 ± 3e-12"),
+    ],
+)
+def test_value_is_shown_to_the_place_of_its_error(
+    value: float, error: float | None, shown: str
+) -> None:
+    assert format_value(value, error) == shown
+
+
+def test_reference_is_shown_to_the_place_of_the_value() -> None:
+    metric = Metric(
+        value=0.1,
+        standard_error=0.02,
+        reference=1 / 3,
+        reference_kind="exact",
+        passed=False,
+        criterion="",
+    )
+    assert format_reference(metric) == "0.333"
+    assert format_reference(metric.model_copy(update={"standard_error": None})) == "0.3333"
+    assert format_reference(metric.model_copy(update={"reference": None})) == ""
+
+
+def test_report_of_an_empty_folder_says_so(runs: Path) -> None:
+    for text in report():
+        assert "No results yet" in text
+        assert "PASS" not in text
+
+
+def test_report_shows_each_metric_with_reference_and_verdict(runs: Path) -> None:
+    store_run(runs / NAME, preset="smoke", seed=0)
+    markdown, page = report()
+    criterion = r"\|value - reference\| ≤ 3 standard errors"
+    assert row(markdown, "`mean`") == [
+        "`mean`", "1.000 ± 0.020", "1.000", "exact", criterion, "PASS",
+    ]  # fmt: skip
+    assert row(markdown, "`published`")[1:4] == ["0.5", "0.75", "published"]
+    assert row(markdown, "`published`")[-1] == "**FAIL**"
+    assert row(markdown, f"`{NAME}`") == [f"`{NAME}`", "smoke", "1 of 2", "2", "aaaaaaa"]
+    assert "Commit aaaaaaa, 2030-01-02, seed 0, 1.5 s." in markdown
+    assert "<td><code>mean</code></td>" in page
+    assert "|value - reference| ≤ 3 standard errors" in page
+    assert "mixed" not in markdown
+
+
+def test_figures_are_linked_in_markdown_and_embedded_in_html(runs: Path) -> None:
+    folder = store_run(runs / NAME, preset="smoke")
+    markdown, page = report()
+    (link,) = re.findall(r"!\[mean and level\]\(<(.+)>\)", markdown)
+    picture = (runs / link).read_bytes()
+    assert runs / link == folder / "figures/mean_and_level.png"
+    assert f"data:image/png;base64,{base64.b64encode(picture).decode()}" in page
+    assert re.findall(r'(?:src|href)="(?!data:)', page) == []  # one file, nothing to fetch
+
+
+def test_report_prefers_default_parameters_then_the_largest_preset(runs: Path) -> None:
+    for given in ({"preset": "quick"}, {"preset": "smoke"}, {"preset": "paper", "level": 2}):
+        store_run(runs / NAME, **given)
+    markdown, _ = report()
+    assert "Preset quick, its defaults. Other runs stored: 2." in markdown
+
+
+def test_report_names_the_parameters_that_are_not_defaults(runs: Path) -> None:
+    store_run(runs / NAME, preset="quick", level=2)
+    assert "Preset quick, level = 2.0." in report()[0]
+
+
+def test_sweep_table_averages_over_replicas(runs: Path) -> None:
+    text = f"""
+    notebook: {NAME}
+    fixed: {{preset: smoke}}
+    grid: {{level: [1, 2.5]}}
+    replicas: 3
+    report: [mean, missing]
+    """
+    write_sweep(runs.parent, text)
+    for seed in (0, 1, 2):
+        store_run(runs / "levels", preset="smoke", level=1, seed=seed)
+    store_run(runs / "levels", preset="smoke", level=7)  # of an older definition
+    markdown, _ = report()
+    assert "3 of 6 runs are finished" in markdown
+    # values 1.00, 1.01, 1.02: within 0.02/sqrt(3), between 0.01/sqrt(3)
+    cells = ["1", "3", "1.010 ± 0.012 (0.006)", "1.000", "", "", "3 of 6"]
+    assert row(markdown, "1") == cells
+    assert "| 7 |" not in markdown
+
+
+def test_report_notes_results_of_different_commits(runs: Path) -> None:
+    store_run(runs / NAME, preset="smoke")
+    store_run(runs / NAME, preset="quick", commit="b" * 40)
+    assert "commits are mixed:** " in report()[0]
+    assert "aaaaaaa (1 runs)" in report()[0]
+
+
+def test_report_lists_what_it_cannot_read_and_ignores_unfinished_runs(
+    runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = store_run(runs / NAME, preset="smoke")
+    content = (good / "results.json").read_text()
+    for name in (".abc.partial-1", "abc.failed", "broken"):
+        (runs / NAME / name).mkdir()
+        (runs / NAME / name / "results.json").write_text(content[:100])
+    store_run(runs / "orphans", preset="smoke")
+    markdown, _ = report()
+    warnings = markdown.split("## Warnings")[1].strip().splitlines()
+    assert warnings == [
+        f"- {NAME}/broken/results.json: not a valid results.json, left out",
+        "- orphans: results without a notebook or a sweep definition of that name",
+    ]
+    assert "broken" in caplog.text
+
+
+def test_report_leaves_nothing_but_its_two_files(runs: Path) -> None:
+    report()
+    assert sorted(path.name for path in runs.iterdir()) == ["report.html", "report.md"]
