@@ -57,7 +57,10 @@ class LinearEstimate:
             residual = (rates - design @ solution) * np.sqrt(moments.durations)[:, None]
             covariance = covariance + residual[:, :, None] * residual[:, None, :]
         sigma = np.average(covariance, axis=0, weights=moments.counts) / noise_scale
-        if not (np.linalg.eigvalsh(sigma) > 1e-12 * max(np.trace(sigma), 1e-300)).all():
+        # rounding alone leaves residuals of about 1e-16 of the increments
+        squares = np.square(moments.means).sum(axis=1) / moments.durations / noise_scale
+        total = np.average(squares, weights=moments.counts) + np.trace(sigma)
+        if not (np.linalg.eigvalsh(sigma) > 1e-26 * total).all():
             raise ValueError(
                 "increments have no noise in some direction: the covariance of an SDE must be "
                 "positive definite"

@@ -1,0 +1,268 @@
+"""One patch moves, the rest stays (paper Sec. II): the increments and their K-fold covariance.
+
+z-scores pass for |z| < 4, a false-alarm rate of 6e-5 each.
+"""
+
+import dataclasses
+
+import numpy as np
+import oracles
+import pytest
+from scipy.stats import chisquare, ks_2samp
+
+from macrodyn_lib.closure import encode
+from macrodyn_lib.exact import LinearChainExact
+from macrodyn_lib.lattice import Patch, Patching
+from macrodyn_lib.partial_evolution import evolve_patches
+from macrodyn_lib.records import IncrementMoments, Snapshots
+from macrodyn_lib.systems.base import evolve_one_patch
+from macrodyn_lib.systems.curie_weiss import CurieWeiss
+from macrodyn_lib.systems.linear_chain import LinearChain
+
+PHYSICS = {"friction": 0.3, "coupling": 0.8, "noise": 0.7, "force": 5.0}
+CHAIN = LinearChain(n_particles=12, **PHYSICS)
+SYSTEMS = {"linear chain": CHAIN, "Curie-Weiss": CurieWeiss(side=12)}
+each_system = pytest.mark.parametrize("system", SYSTEMS.values(), ids=SYSTEMS)
+each_boundary = pytest.mark.parametrize("boundary", ["ghost", "buffer(2)", "periodic"])
+
+
+def snapshots_of(system, count=60):
+    states = system.initial_states(count, np.random.default_rng(1))
+    return Snapshots(states=states, groups=np.arange(count) // 3)
+
+
+def pairs_of(system, boundary="ghost", seed=2, snapshots=None, **options):
+    return evolve_patches(
+        system,
+        snapshots_of(system) if snapshots is None else snapshots,
+        Patching(side=4, boundary=boundary),
+        **({"duration": 0.1} | options),
+        rng=np.random.default_rng(seed),
+    )
+
+
+@each_system
+@each_boundary
+def test_general_increment_equals_site_mean_shortcut(system, boundary, monkeypatch):
+    """K [phi(x with I evolved) - phi(x)] is the change of the patch's own mean."""
+    shortcut = pairs_of(system, boundary)
+    monkeypatch.setattr(type(system), "observables_are_site_means", False)
+    general = pairs_of(system, boundary)
+    assert np.abs(shortcut.increments).max() > 0.05
+    # K times the cancellation error of two means of order 1
+    np.testing.assert_allclose(general.increments, shortcut.increments, rtol=0, atol=1e-13)
+
+
+@each_system
+@each_boundary
+def test_only_the_patch_changes(system, boundary):
+    patching = Patching(side=4, boundary=boundary)
+    states = snapshots_of(system).states
+    for patch in patching.patches(system.lattice_shape, periodic=system.periodic):
+        evolved = evolve_one_patch(system, states, patch, patching, 2.0, np.random.default_rng(3))
+        restored = patch.insert(evolved, patch.extract(states))
+        np.testing.assert_array_equal(restored, states)
+        assert (patch.extract(evolved) != patch.extract(states)).any()
+
+
+@each_system
+@pytest.mark.parametrize("index", [0, 1, -1])
+def test_buffer_equals_ghost_on_enlarged_patch_cut_back(system, index):
+    patching = Patching(side=4, boundary="buffer(2)")
+    patch = patching.patches(system.lattice_shape, periodic=system.periodic)[index]
+    states = snapshots_of(system).states
+    buffered = evolve_one_patch(system, states, patch, patching, 0.5, np.random.default_rng(3))
+    bounds = [
+        (first - 2, first + 6) if system.periodic else (max(first - 2, 0), min(first + 6, 12))
+        for first in patch.start
+    ]
+    enlarged = Patch(
+        start=tuple(low % 12 for low, _ in bounds),
+        shape=tuple(high - low for low, high in bounds),
+        lattice_shape=system.lattice_shape,
+    )
+    whole = system.evolve_patch(states, enlarged, 0.5, np.random.default_rng(3))
+    np.testing.assert_array_equal(buffered, patch.insert(states, patch.extract(whole)))
+
+
+@each_system
+def test_pairs_keep_observables_groups_and_duration(system):
+    snapshots = snapshots_of(system)
+    pairs = pairs_of(system, patches_per_snapshot=2)
+    assert len(pairs) == 120 and pairs.n_patches == (3 if system is CHAIN else 9)
+    observables = np.repeat(system.observables(snapshots.states), 2, axis=0)
+    np.testing.assert_array_equal(pairs.observables, observables)
+    np.testing.assert_array_equal(pairs.groups, np.repeat(snapshots.groups, 2))
+    assert (pairs.durations == 0.1).all() and pairs.twin_increments is None
+
+
+@each_system
+def test_patch_observables_are_those_of_the_evolved_patch(system):
+    snapshots, pairs = snapshots_of(system), pairs_of(system)
+    patches = Patching(side=4).patches(system.lattice_shape, periodic=system.periodic)
+    before = np.concatenate([
+        system.observables(patches[index].extract(state[None]))
+        for index, state in zip(pairs.patches, snapshots.states, strict=True)
+    ])  # fmt: skip
+    np.testing.assert_allclose(pairs.patch_observables, before + pairs.increments, atol=1e-13)
+
+
+@each_system
+def test_patches_of_a_snapshot_are_distinct_and_uniform(system):
+    pairs = pairs_of(system, patches_per_snapshot=2, snapshots=snapshots_of(system, 1000))
+    first, second = pairs.patches.reshape(-1, 2).T
+    assert (first != second).all()
+    for drawn in (first, second):
+        counts = np.bincount(drawn, minlength=pairs.n_patches)
+        assert chisquare(counts).pvalue > 1e-4  # the false-alarm rate
+
+
+def test_every_patch_is_evolved_when_asked_for_all():
+    pairs = pairs_of(CHAIN, patches_per_snapshot=3)
+    np.testing.assert_array_equal(
+        np.sort(pairs.patches.reshape(-1, 3)), np.tile([0, 1, 2], (60, 1))
+    )
+
+
+@each_system
+def test_twins_are_independent_and_alike(system):
+    states = np.repeat(snapshots_of(system).states[:1], 6000, axis=0)
+    pairs = pairs_of(system, snapshots=Snapshots(states=states), twins=True)
+    rows = pairs.patches == 0  # other patches have another law
+    first, second = pairs.increments[rows, 0], pairs.twin_increments[rows, 0]
+    correlation = np.corrcoef(first, second)[0, 1]
+    assert abs(correlation) * np.sqrt(len(first)) < 4
+    assert ks_2samp(first, second).pvalue > 1e-4
+    assert (first != second).mean() > 0.5
+
+
+def test_events_are_counted_and_time_is_random():
+    system = SYSTEMS["Curie-Weiss"]
+    pairs = pairs_of(system, duration=None, events=1)
+    np.testing.assert_allclose(np.abs(pairs.increments), 2 / 16)  # one spin of the 16 has flipped
+    assert len(np.unique(pairs.durations)) == len(pairs)
+
+
+@each_system
+def test_same_seed_gives_same_pairs_for_any_number_of_threads(system, monkeypatch):
+    snapshots, results = snapshots_of(system, 2500), []  # more than one chunk
+    for threads in ("1", "4"):
+        monkeypatch.setenv("MACRODYN_THREADS", threads)
+        results.append(pairs_of(system, snapshots=snapshots, twins=True))
+    for field in dataclasses.fields(results[0]):
+        np.testing.assert_array_equal(*(getattr(pairs, field.name) for pairs in results))
+    other = pairs_of(system, snapshots=snapshots, twins=True, seed=3)
+    assert (other.increments != results[0].increments).any()
+
+
+# A steep profile, so that the drifts of the patches differ much, and one step of the chain, for
+# which the moments of partial evolution among frozen neighbours have closed forms.
+PROFILE = 4.0 * np.cos(np.arange(12)) + np.arange(12)
+STEP, K = CHAIN.time_step, 3
+EXACT = LinearChainExact(n_particles=12, **PHYSICS)
+PATCH_DRIFTS = EXACT.patch_drift(PROFILE[None], K)[0]
+DRIFT = EXACT.slope * PROFILE.mean() + EXACT.bias
+SIGMA = EXACT.diffusion**2
+BETWEEN = PATCH_DRIFTS.var() * STEP / K  # Cov_I(E[Dz_I]) / (K dt)
+
+
+def profile_pairs(boundary="ghost", duration=STEP, **options):
+    states = np.tile(PROFILE, (20_000, 1))
+    return pairs_of(
+        CHAIN,
+        boundary,
+        snapshots=Snapshots(states=states),
+        duration=duration,
+        patches_per_snapshot=K,
+        **options,
+    )
+
+
+def by_patch(pairs):
+    return [pairs.increments[pairs.patches == index, 0] for index in range(K)]
+
+
+def test_patch_drifts_equal_exact_drifts_among_frozen_neighbours():
+    drawn = [by_patch(profile_pairs(boundary)) for boundary in ("ghost", "periodic")]
+    z = [
+        [oracles.z_of_mean(d, mu * STEP) for d, mu in zip(parts, PATCH_DRIFTS, strict=True)]
+        for parts in drawn
+    ]
+    assert np.abs(z[0]).max() < 4
+    assert np.abs(z[1]).max() > 20  # planted: the frozen neighbours are lost
+
+
+@pytest.mark.parametrize("boundary", ["ghost", "periodic"])
+def test_mean_increment_over_patches_is_the_drift_of_the_whole(boundary):
+    """Fluxes between patches cancel, whatever the patches see of each other (paper App. C)."""
+    means = profile_pairs(boundary).increments.reshape(-1, K).mean(axis=1)
+    assert abs(oracles.z_of_mean(means, DRIFT * STEP)) < 4
+    doubled = profile_pairs(boundary, duration=2 * STEP).increments.reshape(-1, K).mean(axis=1)
+    assert abs(oracles.z_of_mean(doubled, DRIFT * STEP)) > 10  # planted: duration doubled
+
+
+def test_mean_covariance_within_patches_is_k_times_that_of_the_whole():
+    deviations = np.concatenate(
+        [d - mu * STEP for d, mu in zip(by_patch(profile_pairs()), PATCH_DRIFTS, strict=True)]
+    )
+    assert abs(oracles.z_of_variance(deviations, 0, K * SIGMA * STEP)) < 4
+    assert abs(oracles.z_of_variance(deviations, 0, SIGMA * STEP)) > 50  # planted: K lost
+
+
+def test_whole_moves_with_the_covariance_that_patches_have_k_times():
+    whole = CHAIN.simulate(np.tile(PROFILE, (20_000, 1)), [STEP], np.random.default_rng(4))
+    increments = whole.observables[:, 0, 0] - PROFILE.mean()
+    assert abs(oracles.z_of_mean(increments, DRIFT * STEP)) < 4
+    assert abs(oracles.z_of_variance(increments, DRIFT * STEP, SIGMA * STEP)) < 4
+
+
+@pytest.mark.parametrize("twins", [False, True])
+def test_spread_of_drifts_between_patches_counts_as_noise_only_without_twins(twins):
+    """Sigma' - Sigma = Cov_I(E[Dz_I]) / (K dt), which the proof in App. C of the paper drops."""
+    pairs = profile_pairs(twins=twins)
+    moments = IncrementMoments.of(encode(pairs))
+    assert moments.counts.tolist() == [len(pairs)] and moments.scatter_is_noise == twins
+    if twins:
+        squares = (pairs.increments - pairs.twin_increments)[:, 0] ** 2 / 2
+    else:
+        squares = (pairs.increments[:, 0] - moments.means[0, 0]) ** 2
+    fitted = squares / (K * STEP)
+    np.testing.assert_allclose(moments.scatters[0, 0, 0] / (K * STEP), fitted.mean())
+    expected, other = (SIGMA, SIGMA + BETWEEN) if twins else (SIGMA + BETWEEN, SIGMA)
+    assert abs(oracles.z_of_mean(fitted, expected)) < 4
+    assert abs(oracles.z_of_mean(fitted, other)) > 20  # planted: the other expectation
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"duration": None}, "duration = None, events = None: give exactly one"),
+        ({"events": 3}, "duration = 0.1, events = 3: give exactly one"),
+        ({"duration": None, "events": 0}, "events = 0: must be an integer >= 1"),
+        ({"duration": -0.1}, "duration = -0.1: must be finite and > 0"),
+        ({"patches_per_snapshot": 0}, "patches_per_snapshot = 0: must be an integer >= 1"),
+        ({"patches_per_snapshot": 10}, "patches_per_snapshot = 10: must be <= 9, K"),
+        ({"duration": None, "events": 3, "boundary": "buffer(2)"}, "boundary = 'buffer'"),
+        ({"snapshots": Snapshots(states=np.ones((2, 8, 8)))}, r"snapshots have lattice \(8, 8\)"),
+    ],
+)
+def test_evolve_patches_raises_for_wrong_argument(options, message):
+    with pytest.raises(ValueError, match=message):
+        pairs_of(SYSTEMS["Curie-Weiss"], **options)
+
+
+def test_evolve_patches_raises_when_system_has_no_events():
+    with pytest.raises(ValueError, match="LinearChain has no events; give duration"):
+        pairs_of(CHAIN, duration=None, events=3)
+
+
+@each_system
+def test_evolve_patches_raises_when_side_does_not_divide(system):
+    with pytest.raises(ValueError, match="patch side = 5: must divide the lattice side 12"):
+        evolve_patches(
+            system,
+            snapshots_of(system),
+            Patching(side=5),
+            duration=0.1,
+            rng=np.random.default_rng(0),
+        )

@@ -1,0 +1,93 @@
+"""Estimates with standard errors, against formulas that can be checked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from macrodyn_lib.statistics import (
+    Estimate,
+    autocorrelation,
+    jackknife,
+    mean_estimate,
+    relative_error,
+    relaxation_time,
+)
+
+
+def autoregressive(coefficient, shape, seed=0):
+    """Stationary x(t+1) = a x(t) + xi, of autocorrelation a^lag."""
+    rng = np.random.default_rng(seed)
+    series = np.empty(shape)
+    series[:, 0] = rng.standard_normal(shape[0]) / math.sqrt(1 - coefficient**2)
+    for t in range(1, shape[1]):
+        series[:, t] = coefficient * series[:, t - 1] + rng.standard_normal(shape[0])
+    return series
+
+
+def test_mean_estimate_equals_std_over_root_count():
+    estimate = mean_estimate(np.array([1.0, 2.0, 6.0]))
+    assert estimate == Estimate(3.0, pytest.approx(math.sqrt(7 / 3)))
+
+
+def test_jackknife_of_the_mean_equals_mean_estimate():
+    values = np.random.default_rng(0).standard_normal(7)
+    jack, plain = jackknife(values, lambda kept: float(kept.mean())), mean_estimate(values)
+    assert jack.value == pytest.approx(plain.value)
+    assert jack.standard_error == pytest.approx(plain.standard_error)
+
+
+def test_jackknife_of_a_square_equals_the_delta_method():
+    # se of mean^2 is 2 |mean| se up to 1/R
+    values = 5 + np.random.default_rng(1).standard_normal(400)
+    square = jackknife(values, lambda kept: float(kept.mean() ** 2))
+    plain = mean_estimate(values)
+    assert square.standard_error == pytest.approx(2 * plain.value * plain.standard_error, rel=0.01)
+
+
+@pytest.mark.parametrize("function", [mean_estimate, lambda v: jackknife(v, np.mean)])
+def test_standard_error_raises_for_a_single_value(function):
+    with pytest.raises(ValueError, match="at least two"):
+        function(np.ones(1))
+
+
+def test_relative_error_equals_hand_calculation():
+    truth = np.array([[[3.0], [4.0]], [[1.0], [0.0]]])  # squares sum to 25 and 1
+    predicted = truth + np.array([[[1.0], [2.0]], [[0.0], [0.5]]])  # 5 and 0.25
+    assert relative_error(predicted, truth) == pytest.approx((5 / 25 + 0.25 / 1) / 2)
+
+
+def test_relative_error_raises_for_disagreeing_shapes():
+    with pytest.raises(ValueError, match=r"predicted_mean has shape \(2, 3, 1\)"):
+        relative_error(np.zeros((2, 3, 1)), np.zeros((2, 4, 1)))
+
+
+def test_autocorrelation_equals_direct_sums():
+    series = autoregressive(0.8, (3, 50))
+    centred = series - series.mean()
+    direct = [np.mean(centred[:, : 50 - lag] * centred[:, lag:]) for lag in range(5)]
+    np.testing.assert_allclose(autocorrelation(series, 5), np.array(direct) / direct[0], rtol=1e-12)
+
+
+def test_relaxation_time_of_autoregression_within_its_error():
+    # 1/e time of a^lag, by linear interpolation between lags as the function does
+    coefficient, spacing = 0.9, 0.5
+    lags = np.arange(200)
+    expected = spacing * np.interp(-math.exp(-1), -(coefficient**lags), lags)
+    times = [
+        relaxation_time(autoregressive(coefficient, (20, 2000), seed), spacing)
+        for seed in range(20)
+    ]
+    estimate = mean_estimate(np.array(times))
+    # |z| < 4 with 19 degrees of freedom: false alarm 8e-4
+    assert abs(estimate.value - expected) < 4 * estimate.standard_error
+    assert abs(estimate.value - 2 * expected) > 4 * estimate.standard_error  # planted: spacing lost
+
+
+def test_relaxation_time_of_a_slow_series_is_infinite():
+    assert relaxation_time(np.linspace(0, 1, 100)[None] + np.arange(3)[:, None], 1.0) == math.inf
+
+
+def test_autocorrelation_raises_for_too_many_lags():
+    with pytest.raises(ValueError, match="n_lags = 11: must be 1 to 10"):
+        autocorrelation(np.zeros((1, 10)), 11)
