@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 from typing import Self
@@ -20,6 +21,20 @@ from macrodyn_lib.records import IncrementMoments, LatentPairs
 from macrodyn_lib.sde import MLPSDE, SDE, LinearEstimate, LinearSDE
 
 FORMAT = "macrodyn.sde.1"
+# what reading a file that is no checkpoint, or a damaged one, can raise
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    AssertionError,
+    AttributeError,
+    struct.error,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
 MODELS: dict[str, type[LinearSDE] | type[MLPSDE]] = {"LinearSDE": LinearSDE, "MLPSDE": MLPSDE}
 
 
@@ -49,6 +64,18 @@ class TrainingSettings:
     validation_fraction: float = 0.1
     check_every: int = 50
     patience: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "check_every", "patience"):
+            value = getattr(self, name)
+            if value != int(value) or value < 1:
+                raise ValueError(f"{name} = {value}: must be an integer >= 1")
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"validation_fraction = {self.validation_fraction}: must lie between 0 and 1"
+            )
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate = {self.learning_rate}: must be > 0")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,9 +166,7 @@ class FittedSDE:
                 raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}")
             description = json.loads(content["description"])
             model = MODELS[description["model"]](**description["settings"])
-            d = model.dimension
-            blank = LinearEstimate(slope=np.zeros((d, d)), bias=np.zeros(d), cholesky=np.eye(d))
-            module = model.build(blank, torch.Generator())
+            module = model.build(LinearEstimate.blank(model.dimension), torch.Generator())
             module.load_state_dict(content["state"])
             return cls(
                 model=model,
@@ -155,10 +180,7 @@ class FittedSDE:
             )
         except (CheckpointError, FileNotFoundError, PermissionError):
             raise
-        except (
-            OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError,
-            zipfile.BadZipFile,
-        ) as error:  # fmt: skip
+        except UNREADABLE as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
                 f"{path}: not a readable checkpoint ({type(error).__name__}: {reason[:120]})"

@@ -93,8 +93,12 @@ class Patching:
             raise ValueError(f"buffer_width = {self.buffer_width}: must be >= 1")
         for name in ("side", "stride"):
             value = getattr(self, name)
-            if value is not None and np.min(value) < 1:
-                raise ValueError(f"{name} = {value}: must be >= 1")
+            if value is not None and (np.min(value) < 1 or np.any(np.mod(value, 1))):
+                raise ValueError(f"{name} = {value}: must be an integer >= 1")
+        if self.stride is not None and np.any(np.greater(self.stride, self.side)):
+            raise ValueError(
+                f"stride = {self.stride}: must be <= side = {self.side}, or sites fall out"
+            )
 
     def patches(
         self, lattice_shape: tuple[int, ...], *, periodic: bool = True

@@ -1,6 +1,7 @@
 """Collect the results of all runs in one readable report, as Markdown and as one HTML file."""
 
 import base64
+import itertools
 import json
 import logging
 import math
@@ -253,8 +254,9 @@ def _sweep_section(name: str, stored: Sequence[StoredRun]) -> list[str]:
     sections = [f"## Sweep {name}", _sweep_text(definition, len(finished), len(specs))]
     if finished:
         sections.append(_sweep_table(definition, finished))
+        sections.append(_sweep_provenance([results for _, results in finished]))
     if failed:
-        sections.append("\n".join(f"- failed: `{s.run_id}` {s.failure()}" for s in failed))
+        sections.append("\n".join(f"- failed: `{s.run_id}` {_code(s.failure())}" for s in failed))
     return sections
 
 
@@ -284,7 +286,15 @@ def _sweep_table(definition: SweepDefinition, finished: Sequence[tuple[RunSpec, 
         for key, group in replicas.items()
     ]
     header = [*varying, "runs", *columns, "passed"]
+    filled = [name != "reference" or any(row[i] for row in rows) for i, name in enumerate(header)]
+    rows = [list(itertools.compress(row, filled)) for row in rows]
+    header = list(itertools.compress(header, filled))
     return _table(header, rows, numbers=header)
+
+
+def _sweep_provenance(results: Sequence[Results]) -> str:
+    commits = ", ".join(sorted({_commit(one) for one in results}))
+    return f"*Commit {commits}; {sum(map(_seconds, results)):.0f} s in all runs.*"
 
 
 def _averaged_cells(group: Sequence[Results], names: Sequence[str]) -> list[str]:
@@ -313,6 +323,11 @@ def _average(metrics: Sequence[Metric]) -> list[str]:
         place = None if mean.standard_error is None else _decimals(mean.standard_error)
         text += f" ({between:.2g})" if place is None else f" ({between:.{place}f})"
     return [text, format_reference(mean)]
+
+
+def _code(text: str) -> str:
+    """Shown as it is, whatever signs of Markdown are in it."""
+    return f"`{text.replace('`', chr(39))}`"
 
 
 def _plain(value: object) -> str:

@@ -42,24 +42,26 @@ def rollout(
     times = np.asarray(times, dtype=np.float64)
     if state.ndim != 2 or state.shape[1] != fitted.dimension or not np.isfinite(state).all():
         raise ValueError(f"start has shape {state.shape}: must be finite, (B, {fitted.dimension})")
-    if times.ndim != 1 or (np.diff(times, prepend=0.0) < 0).any():
+    if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times, prepend=0.0) < 0).any():
         raise ValueError(f"times = {times}: must be one axis of ascending numbers >= 0")
     if max_step is None:
-        max_step = 0.05 / _fastest_rate(fitted)
+        rate = _fastest_rate(fitted)
+        max_step = 0.05 / rate if rate > 0 else np.inf
     if not max_step > 0:
         raise ValueError(f"max_step = {max_step}: must be > 0")
     paths = np.empty((len(state), len(times), fitted.dimension))
     limit = DIVERGED * fitted.normalisation.scale
-    coefficients = _Tabulated(fitted) if fitted.dimension == 1 else fitted
+    evaluate = _Tabulated if fitted.dimension == 1 else _Networks
+    drift_and_kick = evaluate(fitted).drift_and_kick
     step = 0
     intervals = enumerate(np.diff(times, prepend=0.0))
     hidden = True if description is None else None
     for index, interval in tqdm(intervals, total=len(times), desc=description, disable=hidden):
-        n_steps = int(np.ceil(interval / max_step - 1e-9))
+        n_steps = max(int(np.ceil(interval / max_step - 1e-9)), int(interval > 0))
         for _ in range(n_steps):
             h = interval / n_steps
-            kick = coefficients.diffusion(state) @ rng.standard_normal((*state.shape, 1))
-            moved = state + h * coefficients.drift(state) + np.sqrt(h) * kick[..., 0]
+            drift, kick = drift_and_kick(state, rng.standard_normal(state.shape))
+            moved = state + h * drift + np.sqrt(h) * kick
             if not (np.abs(moved - fitted.normalisation.shift) < limit).all():
                 raise DivergedError("rollout", step, state)
             state, step = moved, step + 1
@@ -67,8 +69,19 @@ def rollout(
     return paths
 
 
+class _Networks:
+    """Drift and noise of a step, from the networks."""
+
+    def __init__(self, fitted: FittedSDE):
+        self.fitted = fitted
+
+    def drift_and_kick(self, z: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """mu(z) and L(z) xi, each (B, d), for standard normal noise xi (B, d)."""
+        return self.fitted.drift(z), (self.fitted.diffusion(z) @ noise[..., None])[..., 0]
+
+
 class _Tabulated:
-    """Drift and diffusion of one latent, read off the networks once on a fine grid.
+    """The same for one latent, read off the networks once on a fine grid.
 
     A rollout evaluates them 10^4 times; linear interpolation on 2^14 points over +-8 training
     spreads is exact to about 10^-7 of their curvature. Beyond the grid the networks are asked.
@@ -76,23 +89,17 @@ class _Tabulated:
 
     def __init__(self, fitted: FittedSDE):
         shift, scale = fitted.normalisation.shift[0], fitted.normalisation.scale[0]
-        self.fitted = fitted
+        self.networks = _Networks(fitted)
         self.grid = shift + scale * np.linspace(-8, 8, 2**14)
         self.drifts = fitted.drift(self.grid[:, None])[:, 0]
         self.diffusions = fitted.diffusion(self.grid[:, None])[:, 0, 0]
 
-    def drift(self, z: np.ndarray) -> np.ndarray:
-        if self._leaves(z):
-            return self.fitted.drift(z)
-        return np.interp(z[:, 0], self.grid, self.drifts)[:, None]
-
-    def diffusion(self, z: np.ndarray) -> np.ndarray:
-        if self._leaves(z):
-            return self.fitted.diffusion(z)
-        return np.interp(z[:, 0], self.grid, self.diffusions)[:, None, None]
-
-    def _leaves(self, z: np.ndarray) -> bool:
-        return bool(z.min() < self.grid[0] or z.max() > self.grid[-1])
+    def drift_and_kick(self, z: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if z.min() < self.grid[0] or z.max() > self.grid[-1]:
+            return self.networks.drift_and_kick(z, noise)
+        drift = np.interp(z[:, 0], self.grid, self.drifts)
+        diffusion = np.interp(z[:, 0], self.grid, self.diffusions)
+        return drift[:, None], diffusion[:, None] * noise
 
 
 def _fastest_rate(fitted: FittedSDE) -> float:
@@ -162,6 +169,11 @@ class EnsemblePaths:
         return jackknife(
             late, lambda kept: relaxation_time(kept.reshape(-1, kept.shape[-1]), spacing)
         )
+
+    def longest_lag(self) -> float:
+        """The longest relaxation time that ``relaxation_time`` can see, a quarter of the paths."""
+        late = self.paths.shape[3] - self.paths.shape[3] // 2
+        return float(self.times[1] - self.times[0]) * (late // 2 - 1)
 
     def _index(self, time: float) -> int:
         return int(np.abs(self.times - time).argmin())

@@ -26,12 +26,27 @@ DIFFUSION_FLOOR = 1e-3
 class LinearEstimate:
     """Maximum-likelihood linear SDE, dy = (slope y + bias) dt + cholesky dB.
 
-    slope (d, d), bias (d,), cholesky (d, d) lower triangular.
+    slope (d, d), bias (d,), cholesky (d, d) lower triangular; lowest, highest (d,): the box that
+    holds the latents it was fitted to.
     """
 
     slope: np.ndarray
     bias: np.ndarray
     cholesky: np.ndarray
+    lowest: np.ndarray
+    highest: np.ndarray
+
+    @classmethod
+    def blank(cls, dimension: int) -> "LinearEstimate":
+        """Placeholder of the right shapes, to be overwritten by a stored state."""
+        zeros = np.zeros(dimension)
+        return cls(
+            slope=np.diag(zeros),
+            bias=zeros,
+            cholesky=np.eye(dimension),
+            lowest=zeros,
+            highest=zeros,
+        )
 
     @classmethod
     def of(cls, moments: IncrementMoments, noise_scale: float) -> "LinearEstimate":
@@ -60,12 +75,19 @@ class LinearEstimate:
         # rounding alone leaves residuals of about 1e-16 of the increments
         squares = np.square(moments.means).sum(axis=1) / moments.durations / noise_scale
         total = np.average(squares, weights=moments.counts) + np.trace(sigma)
-        if not (np.linalg.eigvalsh(sigma) > 1e-26 * total).all():
+        floor = max(1e-26 * total, 1e-12 * np.trace(sigma))
+        if not (np.linalg.eigvalsh(sigma) > floor).all():
             raise ValueError(
                 "increments have no noise in some direction: the covariance of an SDE must be "
                 "positive definite"
             )
-        return cls(slope=solution[:-1].T, bias=solution[-1], cholesky=np.linalg.cholesky(sigma))
+        return cls(
+            slope=solution[:-1].T,
+            bias=solution[-1],
+            cholesky=np.linalg.cholesky(sigma),
+            lowest=moments.latents.min(axis=0),
+            highest=moments.latents.max(axis=0),
+        )
 
 
 class SDE(nn.Module, abc.ABC):
@@ -98,9 +120,9 @@ class _LinearModule(SDE):
 
     def __init__(self, estimate: LinearEstimate):
         super().__init__()
-        self.register_buffer("slope", torch.as_tensor(estimate.slope))
-        self.register_buffer("bias", torch.as_tensor(estimate.bias))
-        self.register_buffer("root", torch.as_tensor(estimate.cholesky))
+        self.register_buffer("slope", torch.tensor(estimate.slope))
+        self.register_buffer("bias", torch.tensor(estimate.bias))
+        self.register_buffer("root", torch.tensor(estimate.cholesky))
 
     def drift(self, y: Tensor) -> Tensor:
         return y @ self.slope.T + self.bias
@@ -130,19 +152,30 @@ class _MLPModule(SDE):
         self.diffusion_network = _mlp(d, d * (d + 1) // 2, model.hidden, generator)
         # y has unit variance, so a stationary process relaxes at about Sigma_ii / 2
         rate = np.maximum(np.square(estimate.cholesky).sum(1) / 2, np.abs(estimate.slope).sum(1))
-        self.register_buffer("drift_scale", torch.as_tensor(rate))
+        self.register_buffer("drift_scale", torch.tensor(rate))
+        stable = bool((np.linalg.eigvals(estimate.slope).real < 0).all())
+        outer = estimate.slope if stable else np.zeros_like(estimate.slope)
+        self.register_buffer("outer_slope", torch.tensor(outer))
+        self.register_buffer("lowest", torch.tensor(estimate.lowest))
+        self.register_buffer("highest", torch.tensor(estimate.highest))
         rows, columns = np.tril_indices(d)
         self.register_buffer("entries", torch.as_tensor(rows * d + columns))
         self.register_buffer("on_diagonal", torch.as_tensor(rows == columns))
 
     drift_scale: Tensor
+    outer_slope: Tensor
+    lowest: Tensor
+    highest: Tensor
     entries: Tensor
     on_diagonal: Tensor
 
     def drift(self, y: Tensor) -> Tensor:
-        return self.linear.drift(y) + self.drift_scale * self.drift_network(y)
+        seen = y.clamp(self.lowest, self.highest)
+        inside = self.linear.drift(seen) + self.drift_scale * self.drift_network(seen)
+        return inside + (y - seen) @ self.outer_slope.T
 
     def cholesky(self, y: Tensor) -> Tensor:
+        y = y.clamp(self.lowest, self.highest)
         raw = self.diffusion_network(y)  # (N, d (d + 1) / 2), zero: the linear estimate
         positive = DIFFUSION_FLOOR + nn.functional.softplus(raw + math.log(math.e - 1))
         values = torch.where(self.on_diagonal, positive, raw)
@@ -157,7 +190,9 @@ class MLPSDE(SDEModel):
     """Linear SDE plus multilayer perceptrons: mu = A y + b + net(y), L = L_0 T(net(y)).
 
     T is lower triangular with a softplus diagonal. hidden: widths of the hidden layers (the paper:
-    64, 64, 64). Activation SiLU: smooth, and linear far away, where the drift must still restore.
+    64, 64, 64). Activation SiLU, which is smooth. A network knows nothing of what it has not seen:
+    outside the box of the training latents the diffusion is that at its edge, and the drift goes on
+    with the slope of the linear SDE (if that is stable, else without any).
     """
 
     dimension: int

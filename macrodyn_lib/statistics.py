@@ -85,13 +85,14 @@ def autocorrelation(series: np.ndarray, n_lags: int) -> np.ndarray:
 def relaxation_time(series: np.ndarray, spacing: float) -> float:
     """Lag at which the autocorrelation of stationary series (B, T) first falls to 1/e.
 
-    Linear interpolation between lags; a series that does not fall that far within half its length
-    gives infinity.
+    Linear interpolation between lags. A series that does not fall that far within half its length
+    gives that length, a lower bound.
     """
-    correlation = autocorrelation(series, series.shape[1] // 2)
+    n_lags = series.shape[1] // 2
+    correlation = autocorrelation(series, n_lags)
     below = np.nonzero(correlation < math.exp(-1))[0]
     if len(below) == 0:
-        return math.inf
+        return spacing * (n_lags - 1)
     after = below[0]
     high, low = correlation[after - 1], correlation[after]
     return float(spacing * (after - 1 + (high - math.exp(-1)) / (high - low)))

@@ -139,8 +139,8 @@ class Run:
         """Record a metric and its verdict.
 
         Against a reference: |value - reference| <= tolerance + z standard errors, the tolerance
-        being ``absolute`` or ``relative`` times |reference| (neither: 0), so that noise alone does
-        not fail a run of little effort and a small error bar leaves nothing but the tolerance.
+        being ``absolute`` plus ``relative`` times |reference|, so that noise alone does not fail a
+        run of little effort and a small error bar leaves nothing but the tolerance.
         Without one: value <= ``below`` or value > ``above``.
         """
         if not isinstance(estimate, Estimate):
@@ -153,14 +153,17 @@ class Run:
         else:
             if reference is None or (z > 0 and error is None):
                 raise ValueError(f"check {name}: needs a reference, and a standard error if z > 0")
-            tolerance = absolute if relative is None else relative * abs(reference)
+            if not (z > 0 or absolute > 0 or relative is not None):
+                raise ValueError(f"check {name}: needs z, absolute, relative, below or above")
+            tolerance = absolute + (relative or 0.0) * abs(reference)
             passed = abs(value - reference) <= tolerance + (z * error if error is not None else 0.0)
             allowed = [f"{relative:.0%} of the reference"] if relative is not None else []
             allowed += [f"{absolute:g}"] if absolute > 0 else []
             allowed += [f"{z:g} standard errors"] if z > 0 else []
             criterion = "|value - reference| <= " + " + ".join(allowed)
-        if not math.isfinite(value):
-            raise ValueError(f"check {name}: value = {value} is not finite")
+        for what, number in (("value", value), ("standard error", error), ("reference", reference)):
+            if number is not None and not math.isfinite(number):
+                raise ValueError(f"check {name}: {what} = {number} is not finite")
         self.metrics[name] = Metric(
             value=value,
             standard_error=error,

@@ -393,7 +393,7 @@ def run_notebook(
             kernel_name="python3",
             cwd=notebooks,
             progress_bar=False,
-            extra_arguments=["--log-level=ERROR"],
+            extra_arguments=["--log-level=CRITICAL"],
         )
         if _matching_results(spec, folder) is None:
             raise RuntimeError("the notebook ended without a valid results.json of this run")

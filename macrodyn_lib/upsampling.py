@@ -65,7 +65,8 @@ def upsample(
     """Enlarge snapshots by factors of 2 (then 3) up to the lattice of ``to``, relaxing each time.
 
     Every level draws ``count`` snapshots with replacement from the level below; a snapshot keeps
-    the group of the small trajectory it descends from. ``relax`` None: naive upsampling.
+    the group of the small trajectory it descends from. ``relax`` None: naive upsampling. Snapshots
+    that have the size of ``to`` already are returned as they are.
 
     Raises: ValueError: the lattice of ``to`` is not 2^a 3^b times that of the snapshots.
     """

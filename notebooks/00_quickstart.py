@@ -39,20 +39,7 @@ run = study.begin("00_quickstart", globals())
 # %% tags=["nbval-ignore-output"]
 import numpy as np
 
-from macrodyn_lib import (
-    MLPSDE,
-    CurieWeiss,
-    LocalRelax,
-    Patching,
-    TrainingSettings,
-    encode,
-    evolve_patches,
-    fit_ensemble,
-    pipeline,
-    plotting,
-    upsample,
-    widgets,
-)
+import macrodyn_lib as md
 from macrodyn_lib.exact import CurieWeissExact
 from macrodyn_lib.rollouts import rollout_ensemble
 
@@ -63,19 +50,21 @@ from macrodyn_lib.rollouts import rollout_ensemble
 # attempted flip per spin. Below: a few runs, and one configuration (yellow up, blue down).
 
 # %% tags=["nbval-ignore-output"]
-big = CurieWeiss(side=64, temperature=run.temperature, field=run.field)
+big = md.CurieWeiss(side=64, temperature=run.temperature, field=run.field)
 little = big.resized(16)
 times = np.linspace(0, 10, 20)
-small = pipeline.simulate_snapshots(
+small = md.pipeline.simulate_snapshots(
     little, trajectories=run.snapshots // 20, times=times, rng=run.stream("small")
 )
 paths = little.observables(small.states).reshape(-1, len(times))
 
 # %% tags=["nbval-ignore-output"]
-figure, panels = plotting.panels(2)
-plotting.sample_paths(panels[0], times, paths[:25], color=plotting.SMALL, name="runs of 256 spins")
-plotting.label(panels[0], "time (flips per spin)", "magnetization M")
-plotting.heat_map(panels[1], small.states[-1], "256 spins")
+figure, panels = md.plotting.panels(2)
+md.plotting.sample_paths(
+    panels[0], times, paths[:25], color=md.plotting.SMALL, name="runs of 256 spins"
+)
+md.plotting.label(panels[0], "time (flips per spin)", "magnetization M")
+md.plotting.heat_map(panels[1], small.states[-1], "256 spins")
 run.figure(figure, "step1_small")
 
 # %% [markdown]
@@ -86,15 +75,15 @@ run.figure(figure, "step1_small")
 # system, and no large simulation was run.
 
 # %% tags=["nbval-ignore-output"]
-large = upsample(
-    small, to=big, count=run.snapshots, relax=LocalRelax(side=16, duration=0.1),
+large = md.upsample(
+    small, to=big, count=run.snapshots, relax=md.LocalRelax(side=16, duration=0.1),
     rng=run.stream("upsample"),
 )  # fmt: skip
 blocks = big.upsampled(small.states[-1:], 4)[0]
-figure, panels = plotting.panels(3, width=3)
-plotting.heat_map(panels[0], small.states[-1], "256 spins")
-plotting.heat_map(panels[1], blocks, "only enlarged")
-plotting.heat_map(panels[2], large.states[-1], "enlarged and relaxed: 4096 spins")
+figure, panels = md.plotting.panels(3, width=3)
+md.plotting.heat_map(panels[0], small.states[-1], "256 spins")
+md.plotting.heat_map(panels[1], blocks, "only enlarged")
+md.plotting.heat_map(panels[2], large.states[-1], "enlarged and relaxed: 4096 spins")
 run.figure(figure, "step2_upsampled")
 
 # %% [markdown]
@@ -106,17 +95,17 @@ run.figure(figure, "step2_upsampled")
 # the whole lattice, because 256 spins jitter more than 4096.
 
 # %% tags=["nbval-ignore-output"]
-patching = Patching(side=16)
-pairs = evolve_patches(
+patching = md.Patching(side=16)
+pairs = md.evolve_patches(
     big, large, patching, duration=0.05, patches_per_snapshot=16, twins=True,
     rng=run.stream("patches"),
 )  # fmt: skip
 shown = large.states[-1:]
 moved = big.evolve_patch(shown, patching.patches((64, 64))[5], 1.0, run.stream("picture"))
-figure, panels = plotting.panels(3, width=3)
-plotting.heat_map(panels[0], shown[0], "before")
-plotting.heat_map(panels[1], moved[0], "after, one patch evolved")
-plotting.heat_map(panels[2], (moved - shown)[0] / 2, "difference")
+figure, panels = md.plotting.panels(3, width=3)
+md.plotting.heat_map(panels[0], shown[0], "before")
+md.plotting.heat_map(panels[1], moved[0], "after, one patch evolved")
+md.plotting.heat_map(panels[2], (moved - shown)[0] / 2, "difference")
 run.figure(figure, "step3_patch")
 
 # %% [markdown]
@@ -129,15 +118,15 @@ run.figure(figure, "step3_patch")
 
 # %% tags=["nbval-ignore-output"]
 model, settings = (
-    MLPSDE(1, hidden=(16, 16)),
-    TrainingSettings(steps=200, learning_rate=0.02, check_every=20),
+    md.MLPSDE(1, hidden=(16, 16)),
+    md.TrainingSettings(steps=200, learning_rate=0.02, check_every=20),
 )
-fits = fit_ensemble(encode(pairs), model, members=4, settings=settings, rng=run.stream("fit"))
+fits = md.fit_ensemble(md.encode(pairs), model, members=4, settings=settings, rng=run.stream("fit"))
 exact = CurieWeissExact(n_sites=4096, temperature=run.temperature, field=run.field)
 M = np.linspace(*np.quantile(pairs.observables, [0.005, 0.995]), 100)
 drifts = np.array([fit.drift(M[:, None])[:, 0] for fit in fits])
 covariances = np.array([fit.covariance(M[:, None])[:, 0, 0] for fit in fits])
-figure = plotting.drift_and_diffusion(
+figure = md.plotting.drift_and_diffusion(
     M, {"learned": (drifts, covariances)}, (exact.drift(M), exact.covariance(M)),
     observable="M", n_sites=4096,
 )  # fmt: skip
@@ -155,7 +144,7 @@ predicted = rollout_ensemble(
     fits, start=starts, replicas=run.rollouts, times=horizon, rng=run.stream("rollout")
 )
 true_mean, true_std = exact.moments_of(starts[:, 0], horizon)
-figure = plotting.mean_and_std_paths(
+figure = md.plotting.mean_and_std_paths(
     horizon, {"learned": (predicted.means()[0][0, :, 0], predicted.stds()[0, :, 0])},
     (true_mean[0], true_std[0]), observable="M", unit="flips per spin", title="From M(0) = -0.5",
 )  # fmt: skip
@@ -170,16 +159,16 @@ run.figure(figure, "step5_prediction")
 # the learned drift still shows how it slows down.
 
 # %% tags=["nbval-ignore-output"]
-recipe = pipeline.Recipe(
+recipe = md.pipeline.Recipe(
     patch_side=16, snapshots=1000, times=tuple(times), relax_duration=0.1, duration=0.05,
-    members=2, model=model, settings=TrainingSettings(steps=100, learning_rate=0.02, check_every=20),
+    members=2, model=model, settings=settings,
 )  # fmt: skip
 temperatures, sides = [0.9, 1.1, 1.5], [8, 16, 32]
-test = pipeline.RolloutTest(
+test = md.pipeline.RolloutTest(
     start=starts[:1], replicas=100, times=horizon, true_mean=true_mean[:1, :, None], every=1,
     max_step=0.1,
 )  # fmt: skip
-learn = run.cached(pipeline.learn_grid)
+learn = run.cached(md.pipeline.learn_grid)
 with run.timed("play"):
     grid = learn(big, recipe, temperatures, sides, test, run.stream("play"))
 
@@ -190,19 +179,19 @@ learned = {
     key: np.mean([fit.drift(M[:, None])[:, 0] for fit in members], axis=0)
     for key, (members, _) in grid.items()
 }
-figure = plotting.drift_overview(M, learned, {t: law.drift(M) for t, law in laws.items()})
+figure = md.plotting.drift_overview(M, learned, {t: law.drift(M) for t, law in laws.items()})
 run.figure(figure, "step6_overview")
 
 # %% tags=["nbval-ignore-output"]
 pictures = {}
 for (t, side), (_, paths) in grid.items():
     moments = laws[t].moments(starts[0, 0], horizon)
-    pictures[t, side] = plotting.drift_and_prediction(
+    pictures[t, side] = md.plotting.drift_and_prediction(
         M, (learned[t, side], laws[t].drift(M)), horizon,
         (paths.means()[0][0, :, 0], paths.stds()[0, :, 0]), moments,
         title=f"T = {t:g}, K = {(64 // side) ** 2} patches of {side}²",
     )  # fmt: skip
-widgets.chooser(pictures, ("temperature", "patch side"))
+md.widgets.chooser(pictures, ("temperature", "patch side"))
 
 # %% [markdown]
 # ## How good was it?

@@ -130,11 +130,11 @@ def test_buffer_width_is_read_from_the_boundary():
     ("settings", "message"),
     [
         ({"boundary": "open"}, r"boundary = 'open': must be 'ghost', 'buffer', 'buffer\(w\)' or"),
-        ({"boundary": "buffer(0)"}, "buffer_width = 0: must be >= 1"),
+        ({"boundary": "buffer(0)"}, "buffer_width = 0: must be an integer >= 1"),
         ({"boundary": "buffer(x)"}, "boundary = 'buffer"),
-        ({"side": 0}, "side = 0: must be >= 1"),
-        ({"side": (2, 0)}, r"side = \(2, 0\): must be >= 1"),
-        ({"stride": 0}, "stride = 0: must be >= 1"),
+        ({"side": 0}, "side = 0: must be an integer >= 1"),
+        ({"side": (2, 0)}, r"side = \(2, 0\): must be an integer >= 1"),
+        ({"stride": 0}, "stride = 0: must be an integer >= 1"),
     ],
 )
 def test_patching_raises_for_wrong_setting(settings, message):
@@ -161,3 +161,15 @@ def test_patches_raise_and_name_the_allowed_sides(patching, message):
 def test_assemble_raises_for_wrong_number_of_patches():
     with pytest.raises(ValueError, match="parts has 3 patches: must be 4"):
         Patching(side=2).assemble(np.zeros((1, 3, 2)), (8,))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"side": 2.5}, r"side = 2.5: must be an integer >= 1"),
+        ({"side": 4, "stride": 5}, r"stride = 5: must be <= side = 4"),
+    ],
+)
+def test_patching_raises_for_sites_that_fall_out(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Patching(**settings)

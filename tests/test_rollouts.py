@@ -26,6 +26,8 @@ def linear(slope=SLOPE, bias=BIAS, root=ROOT):
         slope=slope / scale[:, None] * scale,
         bias=(bias + slope @ shift) / scale,
         cholesky=root / scale[:, None],
+        lowest=np.full(d, -1.0),
+        highest=np.full(d, 1.0),
     )
     model = LinearSDE(d)
     return FittedSDE(
@@ -103,6 +105,16 @@ def test_default_step_is_a_twentieth_of_the_fastest_relaxation():
     np.testing.assert_allclose(rollout(fitted, **options), given, rtol=1e-12)
 
 
+@pytest.mark.parametrize("max_step", [np.inf, 1e12, None])
+def test_an_interval_shorter_than_the_step_is_one_step(max_step):
+    constant = linear(np.zeros((2, 2)))  # a drift without any relaxation sets no step
+    options = {"start": np.zeros((1, 2)), "times": np.array([0.5]), "max_step": max_step}
+    path = rollout(
+        dataclasses.replace(constant, noise_factor=0.0), rng=np.random.default_rng(0), **options
+    )
+    np.testing.assert_allclose(path[0, 0], 0.5 * BIAS, atol=1e-14)
+
+
 def small_network():
     rng = np.random.default_rng(0)
     z = rng.uniform(-1, 1, size=(2000, 1))
@@ -119,11 +131,14 @@ def small_network():
 
 def test_tabulated_sde_equals_the_network_inside_and_outside_its_grid():
     fitted = small_network()
-    table = _Tabulated(fitted)
     for z in (np.linspace(-3, 3, 1001)[:, None], np.array([[0.0], [50.0]])):
         # linear interpolation: h^2/8 of the curvature, (4.6 / 2^14)^2 / 8 = 1e-8 of order 10
-        np.testing.assert_allclose(table.drift(z), fitted.drift(z), atol=1e-6)
-        np.testing.assert_allclose(table.diffusion(z), fitted.diffusion(z), atol=1e-6)
+        for read, exact in zip(
+            _Tabulated(fitted).drift_and_kick(z, np.ones_like(z)),
+            (fitted.drift(z), fitted.diffusion(z)[..., 0]),
+            strict=True,
+        ):
+            np.testing.assert_allclose(read, exact, atol=1e-6)
 
 
 def test_same_seed_gives_same_paths():
@@ -153,6 +168,8 @@ def test_rollout_stops_with_the_last_good_state_when_a_path_diverges():
         ({"start": np.full((1, 2), np.nan)}, "start has shape"),
         ({"times": np.array([2.0, 1.0])}, "must be one axis of ascending numbers"),
         ({"times": np.array([-1.0])}, "must be one axis of ascending numbers"),
+        ({"times": np.array([np.nan])}, "must be one axis of ascending numbers"),
+        ({"times": np.array([np.inf])}, "must be one axis of ascending numbers"),
         ({"max_step": 0.0}, r"max_step = 0.0: must be > 0"),
     ],
 )

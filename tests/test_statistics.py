@@ -84,8 +84,9 @@ def test_relaxation_time_of_autoregression_within_its_error():
     assert abs(estimate.value - 2 * expected) > 4 * estimate.standard_error  # planted: spacing lost
 
 
-def test_relaxation_time_of_a_slow_series_is_infinite():
-    assert relaxation_time(np.linspace(0, 1, 100)[None] + np.arange(3)[:, None], 1.0) == math.inf
+def test_relaxation_time_of_a_slow_series_is_the_longest_lag():
+    series = np.linspace(0, 1, 100)[None] + np.arange(3)[:, None]
+    assert relaxation_time(series, 0.5) == 0.5 * 49
 
 
 def test_autocorrelation_raises_for_too_many_lags():

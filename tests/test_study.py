@@ -110,6 +110,11 @@ def test_default_folder_is_named_by_the_run_id(tmp_path, monkeypatch):
         ({"z": 3, "reference": 1.0}, Estimate(1.29, 0.1), Estimate(1.31, 0.1)),
         ({"relative": 0.05, "reference": -2.0}, Estimate(-2.09, 0.5), Estimate(-2.11, 0.5)),
         ({"absolute": 0.1, "z": 2, "reference": 0.0}, Estimate(0.29, 0.1), Estimate(0.31, 0.1)),
+        (
+            {"absolute": 0.1, "relative": 0.1, "reference": 2.0},
+            Estimate(2.29),
+            Estimate(2.31),
+        ),
         ({"below": 0.5}, Estimate(0.5), Estimate(0.51)),
         ({"above": 0.5}, Estimate(0.51), Estimate(0.5)),
     ],
@@ -127,7 +132,9 @@ def test_check_passes_on_one_side_of_its_criterion_and_fails_on_the_other(
     [
         (Estimate(1.0), {"z": 3, "reference": 1.0}, "needs a reference, and a standard error"),
         (Estimate(1.0, 0.1), {"z": 3}, "needs a reference"),
+        (Estimate(1.0, 0.1), {"reference": 1.0}, "needs z, absolute, relative, below or above"),
         (Estimate(float("nan"), 0.1), {"below": 1.0}, "value = nan is not finite"),
+        (Estimate(1.0, float("nan")), {"below": 1.0}, "standard error = nan is not finite"),
     ],
 )
 def test_check_raises_when_it_cannot_judge(run, estimate, criterion, message):
