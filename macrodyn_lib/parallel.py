@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import joblib
 import numpy as np
 from tqdm.auto import tqdm
 
@@ -13,7 +14,7 @@ Result = TypeVar("Result")
 
 def thread_count() -> int:
     """Threads used for sampling: ``MACRODYN_THREADS``, else the processors this process may use."""
-    return int(os.environ.get("MACRODYN_THREADS", len(os.sched_getaffinity(0))))
+    return int(os.environ.get("MACRODYN_THREADS") or joblib.cpu_count())
 
 
 def map_chunks(

@@ -244,7 +244,7 @@ def provenance(seed: int) -> dict[str, Any]:
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", *CODE)),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": joblib.cpu_count(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

@@ -130,7 +130,7 @@ def test_buffer_width_is_read_from_the_boundary():
     ("settings", "message"),
     [
         ({"boundary": "open"}, r"boundary = 'open': must be 'ghost', 'buffer', 'buffer\(w\)' or"),
-        ({"boundary": "buffer(0)"}, "buffer_width = 0: must be an integer >= 1"),
+        ({"boundary": "buffer(0)"}, "buffer_width = 0: must be >= 1"),
         ({"boundary": "buffer(x)"}, "boundary = 'buffer"),
         ({"side": 0}, "side = 0: must be an integer >= 1"),
         ({"side": (2, 0)}, r"side = \(2, 0\): must be an integer >= 1"),
