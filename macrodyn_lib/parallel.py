@@ -1,9 +1,9 @@
-"""Sample chunks of a batch in threads, with the same bits for any number of threads."""
+"""Chunks of a batch in threads, whole tasks in processes: the same bits for any number of them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import joblib
 import numpy as np
@@ -39,3 +39,15 @@ def map_chunks(
         results = pool.map(function, slices, generators)
         hidden = description is None
         return list(tqdm(results, total=len(slices), desc=description, disable=hidden or None))
+
+
+def map_tasks(function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]]) -> list[Result]:
+    """``[function(*task) for task in tasks]`` in processes, with a progress bar.
+
+    For tasks of seconds that hold the interpreter (fits, rollouts); each brings its own generator.
+    With one thread (``MACRODYN_THREADS=1``, as in a sweep) they run here, one after the other.
+    """
+    jobs = min(thread_count(), len(tasks))
+    calls = (joblib.delayed(function)(*task) for task in tasks)
+    results = joblib.Parallel(n_jobs=jobs, return_as="generator")(calls)
+    return list(tqdm(results, total=len(tasks)))

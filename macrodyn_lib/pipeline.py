@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from macrodyn_lib.closure import encode, encode_naive
 from macrodyn_lib.fitting import FittedSDE, TrainingSettings, fit_ensemble
 from macrodyn_lib.lattice import Patching
+from macrodyn_lib.parallel import map_tasks
 from macrodyn_lib.partial_evolution import evolve_patches
 from macrodyn_lib.records import LatentPairs, PatchPairs, Snapshots
 from macrodyn_lib.rollouts import EnsemblePaths, rollout_ensemble
@@ -218,20 +219,27 @@ def ablate_patch_sides(
     rng: np.random.Generator,
 ) -> dict[int, dict[str, Estimate]]:
     """The whole method for each patch side, ours and naive on the same data."""
-    results = {}
-    for side, generator in tqdm(zip(sides, rng.spawn(len(sides)), strict=True), total=len(sides)):
-        chosen = recipe.with_patch_side(side)
-        data_rng, *streams = generator.spawn(5)
-        pairs = chosen.patch_pairs_from_scratch(system, data_rng)
-        ours = test.paths(chosen.fit(encode(pairs), streams[0]), streams[1])
-        naive = test.paths(chosen.fit(encode_naive(pairs), streams[2]), streams[3])
-        results[side] = {
-            "error.ours": test.error(ours),
-            "error.naive": test.error(naive),
-            "stationary.std": ours.stationary_std(),
-            "relaxation_time": ours.relaxation_time(absolute=test.absolute),
-        }
-    return results
+    generators = rng.spawn(len(sides))
+    tasks = [
+        (system, recipe.with_patch_side(side), test, generator)
+        for side, generator in zip(sides, generators, strict=True)
+    ]
+    return dict(zip(sides, map_tasks(_compare_with_naive, tasks), strict=True))
+
+
+def _compare_with_naive(
+    system: MicroscopicSystem, recipe: Recipe, test: RolloutTest, rng: np.random.Generator
+) -> dict[str, Estimate]:
+    data_rng, *streams = rng.spawn(5)
+    pairs = recipe.patch_pairs_from_scratch(system, data_rng)
+    ours = test.paths(recipe.fit(encode(pairs), streams[0]), streams[1])
+    naive = test.paths(recipe.fit(encode_naive(pairs), streams[2]), streams[3])
+    return {
+        "error.ours": test.error(ours),
+        "error.naive": test.error(naive),
+        "stationary.std": ours.stationary_std(),
+        "relaxation_time": ours.relaxation_time(absolute=test.absolute),
+    }
 
 
 def relaxation_against_duration(
@@ -246,13 +254,23 @@ def relaxation_against_duration(
     small_rng, large_rng = data_rng.spawn(2)
     small = recipe.small_snapshots(system, small_rng)
     large = recipe.large_snapshots(system, small, large_rng)
-    results = []
-    for duration, generator in tqdm(zip(durations, generators, strict=True), total=len(durations)):
-        chosen = recipe.with_duration(float(duration))
-        pairs_rng, fit_rng, path_rng = generator.spawn(3)
-        members = chosen.fit(encode(chosen.patch_pairs(system, large, pairs_rng)), fit_rng)
-        results.append(test.paths(members, path_rng).relaxation_time(absolute=test.absolute))
-    return results
+    tasks = [
+        (system, large, recipe.with_duration(float(duration)), test, generator)
+        for duration, generator in zip(durations, generators, strict=True)
+    ]
+    return map_tasks(_learned_relaxation, tasks)
+
+
+def _learned_relaxation(
+    system: MicroscopicSystem,
+    large: Snapshots,
+    recipe: Recipe,
+    test: RolloutTest,
+    rng: np.random.Generator,
+) -> Estimate:
+    pairs_rng, fit_rng, path_rng = rng.spawn(3)
+    members = recipe.fit(encode(recipe.patch_pairs(system, large, pairs_rng)), fit_rng)
+    return test.paths(members, path_rng).relaxation_time(absolute=test.absolute)
 
 
 def learn_grid(
@@ -265,13 +283,21 @@ def learn_grid(
 ) -> dict[tuple[float, int], tuple[list[FittedSDE], EnsemblePaths]]:
     """The whole method for each temperature and patch side: the fits and their rollouts."""
     choices = list(itertools.product(temperatures, sides))
-    results = {}
-    for (temperature, side), generator in tqdm(
-        zip(choices, rng.spawn(len(choices)), strict=True), total=len(choices)
-    ):
-        data_rng, fit_rng, path_rng = generator.spawn(3)
-        chosen = recipe.with_patch_side(side)
-        physics = dataclasses.replace(system, temperature=temperature)
-        fits = chosen.fit(encode(chosen.patch_pairs_from_scratch(physics, data_rng)), fit_rng)
-        results[temperature, side] = (fits, test.paths(fits, path_rng))
-    return results
+    tasks = [
+        (
+            dataclasses.replace(system, temperature=temperature),
+            recipe.with_patch_side(side),
+            test,
+            generator,
+        )
+        for (temperature, side), generator in zip(choices, rng.spawn(len(choices)), strict=True)
+    ]
+    return dict(zip(choices, map_tasks(_learn_and_predict, tasks), strict=True))
+
+
+def _learn_and_predict(
+    system: MicroscopicSystem, recipe: Recipe, test: RolloutTest, rng: np.random.Generator
+) -> tuple[list[FittedSDE], EnsemblePaths]:
+    data_rng, fit_rng, path_rng = rng.spawn(3)
+    fits = recipe.fit(encode(recipe.patch_pairs_from_scratch(system, data_rng)), fit_rng)
+    return fits, test.paths(fits, path_rng)

@@ -26,8 +26,7 @@ TITLE = "Results of macrodyn"
 HOW_TO_READ = """\
 Each number stands as value ± standard error. *Reference* is what it is compared with, and *kind*
 says where that comes from: an *exact* formula, a direct *simulation* of the large system, or a
-*published* number. The verdict is PASS when the criterion holds; criteria are fixed in the
-notebooks, before the outcome is known."""
+*published* number. The verdict is PASS when the criterion, which stands in the notebook, holds."""
 NOTHING = "No results yet. `make study` runs every notebook and writes them here."
 PRESETS: tuple[str, ...] = get_args(Preset)
 
@@ -186,7 +185,7 @@ def _mixed_commits(runs: Sequence[StoredRun]) -> list[str]:
     counts = Counter(_commit(run.results) for run in runs)
     if len(counts) < 2:
         return []
-    listed = ", ".join(f"{commit} ({count} runs)" for commit, count in counts.most_common())
+    listed = ", ".join(f"{commit} (runs: {count})" for commit, count in counts.most_common())
     return [f"**Results of different commits are mixed:** {listed}."]
 
 

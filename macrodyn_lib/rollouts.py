@@ -58,9 +58,9 @@ def rollout(
     hidden = True if description is None else None
     for index, interval in tqdm(intervals, total=len(times), desc=description, disable=hidden):
         n_steps = max(int(np.ceil(interval / max_step - 1e-9)), int(interval > 0))
-        for _ in range(n_steps):
+        for noise in rng.standard_normal((n_steps, *state.shape)):
             h = interval / n_steps
-            drift, kick = drift_and_kick(state, rng.standard_normal(state.shape))
+            drift, kick = drift_and_kick(state, noise)
             moved = state + h * drift + np.sqrt(h) * kick
             if not (np.abs(moved - fitted.normalisation.shift) < limit).all():
                 raise DivergedError("rollout", step, state)

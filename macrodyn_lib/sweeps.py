@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -334,18 +333,12 @@ def _connect(workers: int, scheduler: str | None) -> Iterator["Client"]:
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port, and seen from this machine alone
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,
     ):
-        # Ctrl-C reaches every process of the terminal; this one alone shall act on it.
-        client.run(_ignore_interrupts)
         yield client
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _progress(specs: Sequence[RunSpec], outcome: SweepOutcome) -> Any:

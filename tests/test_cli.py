@@ -99,6 +99,7 @@ def test_sweep_with_a_failing_run_does_the_rest_and_ends_with_code_1(place: Path
     assert "ValueError: level 1.0 is too high" in macrodyn("status", "levels").stderr
 
 
+@pytest.mark.slow
 @pytest.mark.notebook
 def test_interrupt_keeps_finished_runs_and_removes_the_others(place: Path) -> None:
     write_sweep(place, LEVELS.replace("level: [1, 2]", "behaviour: [fine, sleep]"))

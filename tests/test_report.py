@@ -122,8 +122,11 @@ def test_sweep_table_averages_over_replicas(runs: Path) -> None:
     markdown, _ = report()
     assert "3 of 6 runs are finished" in markdown
     # values 1.00, 1.01, 1.02: within 0.02/sqrt(3), between 0.01/sqrt(3)
-    cells = ["1", "3", "1.010 ± 0.012 (0.006)", "1.000", "", "", "3 of 6"]
+    cells = ["1", "3", "1.010 ± 0.012 (0.006)", "1.000", "", "3 of 6"]
     assert row(markdown, "1") == cells
+    # no run has the metric 'missing', so it has no column of references
+    assert row(markdown, "level")[2:] == ["`mean`", "reference", "`missing`", "passed"]
+    assert "Commit aaaaaaa; 4 s in all runs." in markdown
     assert "| 7 |" not in markdown
 
 
@@ -131,7 +134,7 @@ def test_report_notes_results_of_different_commits(runs: Path) -> None:
     store_run(runs / NAME, preset="smoke")
     store_run(runs / NAME, preset="quick", commit="b" * 40)
     assert "commits are mixed:** " in report()[0]
-    assert "aaaaaaa (1 runs)" in report()[0]
+    assert "aaaaaaa (runs: 1)" in report()[0]
 
 
 def test_report_lists_what_it_cannot_read_and_ignores_unfinished_runs(

@@ -130,6 +130,14 @@ def test_notebook_must_exist_and_declare_its_parameters(place: Path) -> None:
         plan(place, text)
 
 
+def test_results_of_other_parameters_do_not_finish_a_run(place: Path) -> None:
+    one, other = plan(place, f"notebook: {NAME}\nfixed: {{preset: smoke}}\ngrid: {{level: [1, 2]}}")
+    stored = store_run(one.study, preset="smoke", level=1)
+    assert (one.state(), other.state()) == ("done", "missing")
+    stored.rename(other.folder)
+    assert (one.state(), other.state()) == ("missing", "missing")
+
+
 def test_study_runs_are_the_notebooks_with_parameters_at_one_preset(place: Path) -> None:
     write_notebook(place / "notebooks", name="90_not_a_study")
     (spec,) = study_runs("paper")
@@ -256,6 +264,7 @@ def test_status_has_one_row_per_run(executed: tuple[Path, SweepOutcome]) -> None
     assert seconds["raise"] == seconds["sleep"] == ""
 
 
+@pytest.mark.slow
 @pytest.mark.notebook
 def test_dead_worker_is_tried_again_and_then_recorded(
     place: Path, caplog: pytest.LogCaptureFixture
