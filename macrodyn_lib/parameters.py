@@ -101,7 +101,7 @@ class LinearChainParameters(StudyParameters):
 
 class CurieWeissParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"snapshots": 3200, "members": 4, "rollouts": 20, "training_steps": 100},
+        "smoke": {"snapshots": 4000, "members": 4, "rollouts": 24, "training_steps": 120},
         "quick": {"snapshots": 20000, "members": 4, "rollouts": 32, "training_steps": 400},
         "paper": {"snapshots": 160000, "members": 8, "rollouts": 64, "training_steps": 800},
     }

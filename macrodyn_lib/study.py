@@ -138,7 +138,8 @@ class Run:
     ) -> None:
         """Record a metric and its verdict.
 
-        Against a reference: |value - reference| <= tolerance + z standard errors, the tolerance
+        Against a reference: |value - reference| <= tolerance + z sigma (in standard errors of few
+        members by Student's t, so that the false-alarm rate is that of z), the tolerance
         being ``absolute`` plus ``relative`` times |reference|, so that noise alone does not fail a
         run of little effort and a small error bar leaves nothing but the tolerance.
         Without one: value <= ``below`` or value > ``above``.
@@ -156,10 +157,11 @@ class Run:
             if not (z > 0 or absolute > 0 or relative is not None):
                 raise ValueError(f"check {name}: needs z, absolute, relative, below or above")
             tolerance = absolute + (relative or 0.0) * abs(reference)
-            passed = abs(value - reference) <= tolerance + (z * error if error is not None else 0.0)
+            multiple = estimate.allowance(z) if z > 0 else 0.0
+            passed = abs(value - reference) <= tolerance + multiple * (error or 0.0)
             allowed = [f"{relative:.0%} of the reference"] if relative is not None else []
             allowed += [f"{absolute:g}"] if absolute > 0 else []
-            allowed += [f"{z:g} standard errors"] if z > 0 else []
+            allowed += [f"{multiple:.2g} standard errors"] if z > 0 else []
             criterion = "|value - reference| <= " + " + ".join(allowed)
         for what, number in (("value", value), ("standard error", error), ("reference", reference)):
             if number is not None and not math.isfinite(number):

@@ -27,7 +27,7 @@ def autoregressive(coefficient, shape, seed=0):
 
 def test_mean_estimate_equals_std_over_root_count():
     estimate = mean_estimate(np.array([1.0, 2.0, 6.0]))
-    assert estimate == Estimate(3.0, pytest.approx(math.sqrt(7 / 3)))
+    assert estimate == Estimate(3.0, pytest.approx(math.sqrt(7 / 3)), 3)
 
 
 def test_jackknife_of_the_mean_equals_mean_estimate():
@@ -49,6 +49,15 @@ def test_jackknife_of_a_square_equals_the_delta_method():
 def test_standard_error_raises_for_a_single_value(function):
     with pytest.raises(ValueError, match="at least two"):
         function(np.ones(1))
+
+
+def test_allowance_keeps_the_false_alarm_rate_of_few_members():
+    # means of four standard normals about 0: 3 sigma are exceeded by 2.7e-3, 54 +- 7.3 of 20 000
+    values = np.random.default_rng(0).standard_normal((20_000, 4))
+    means, errors = values.mean(axis=1), values.std(axis=1, ddof=1) / 2
+    assert abs(np.sum(np.abs(means) > Estimate(0, 1, 4).allowance(3) * errors) - 54) < 4 * 7.3
+    assert np.sum(np.abs(means) > 3 * errors) > 800  # planted: z taken for t
+    assert Estimate(0, 1).allowance(3) == 3
 
 
 def test_relative_error_equals_hand_calculation():
