@@ -106,8 +106,10 @@ def test_interrupt_keeps_finished_runs_and_removes_the_others(place: Path) -> No
     command = [sys.executable, "-c", COMMAND, "sweep", "levels", "--workers", "1"]
     # a group of its own, all of which gets the signal, as from a terminal
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, process_group=0, cwd=place
-    )
+        command, stderr=subprocess.PIPE, text=True, process_group=0, cwd=place,
+        # a shell starts background jobs with the signal ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     folder = place / "runs/levels"
     wait_for(lambda: (folder / "starts.txt").exists() and starts(folder) == 2)
     os.killpg(process.pid, signal.SIGINT)
