@@ -1,7 +1,5 @@
 """The exceptions a user can meet; a message names the argument, its value and what is allowed."""
 
-from pathlib import Path
-
 import numpy as np
 
 
@@ -19,10 +17,8 @@ class DivergedError(RuntimeError):
     Attributes:
         step:  index of the first bad step.
         state: last finite state (array), for inspection.
-        saved: file that holds ``state``, when it was written to disk.
     """
 
-    def __init__(self, what: str, step: int, state: np.ndarray, saved: Path | None = None):
-        where = f"; last good state saved in {saved}" if saved is not None else ""
-        super().__init__(f"{what} became non-finite at step {step}{where}")
-        self.step, self.state, self.saved = step, state, saved
+    def __init__(self, what: str, step: int, state: np.ndarray):
+        super().__init__(f"{what} became non-finite at step {step}")
+        self.step, self.state = step, state

@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-Boundary = Literal["ghost", "buffer", "periodic"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Patch:

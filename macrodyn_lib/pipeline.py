@@ -114,20 +114,16 @@ class Recipe:
         system: MicroscopicSystem,
         small: Snapshots,
         rng: np.random.Generator,
-        description: str | None = None,
     ) -> Snapshots:
         """Step 2, D: hierarchical upsampling, LocalRelax in tiles of the small system's size."""
         relax = LocalRelax(side=self.patch_side, duration=self.relax_duration)
-        return upsample(
-            small, to=system, count=self.snapshots, relax=relax, rng=rng, description=description
-        )
+        return upsample(small, to=system, count=self.snapshots, relax=relax, rng=rng)
 
     def patch_pairs(
         self,
         system: MicroscopicSystem,
         large: Snapshots,
         rng: np.random.Generator,
-        description: str | None = None,
     ) -> PatchPairs:
         """Step 3: every patch of every snapshot evolved by itself, twice (twins)."""
         patching = Patching(side=self.patch_side)
@@ -139,7 +135,6 @@ class Recipe:
             patches_per_snapshot=len(patching.patches(system.lattice_shape)),
             twins=True,
             rng=rng,
-            description=description,
         )
 
     def patch_pairs_from_scratch(
@@ -150,9 +145,7 @@ class Recipe:
         small = self.small_snapshots(system, small_rng)
         return self.patch_pairs(system, self.large_snapshots(system, small, large_rng), patch_rng)
 
-    def fit(
-        self, pairs: LatentPairs, rng: np.random.Generator, description: str | None = None
-    ) -> list[FittedSDE]:
+    def fit(self, pairs: LatentPairs, rng: np.random.Generator) -> list[FittedSDE]:
         """Step 5: an ensemble with noise scale K (1 for naive pairs)."""
         return fit_ensemble(
             pairs,
@@ -160,7 +153,6 @@ class Recipe:
             members=self.members,
             rng=rng,
             settings=self.settings,
-            description=description,
         )
 
 

@@ -33,7 +33,7 @@ def rollout(
 
     Args:    start: (B, d), at time 0.  times: (T,), ascending, >= 0.
              max_step: the largest h; None: 5 % of the shortest relaxation time of the linearised
-             drift at the starts. Each interval between times is cut into equal steps.
+             drift of the training data. Each interval between times is cut into equal steps.
     Returns: (B, T, d).
     Raises:  DivergedError: a path left the finite numbers or 10^6 training spreads; it carries the
              step and the last good states.  ValueError: shapes disagree.
@@ -58,9 +58,9 @@ def rollout(
     hidden = True if description is None else None
     for index, interval in tqdm(intervals, total=len(times), desc=description, disable=hidden):
         n_steps = max(int(np.ceil(interval / max_step - 1e-9)), int(interval > 0))
-        for noise in rng.standard_normal((n_steps, *state.shape)):
+        for _ in range(n_steps):
             h = interval / n_steps
-            drift, kick = drift_and_kick(state, noise)
+            drift, kick = drift_and_kick(state, rng.standard_normal(state.shape))
             moved = state + h * drift + np.sqrt(h) * kick
             if not (np.abs(moved - fitted.normalisation.shift) < limit).all():
                 raise DivergedError("rollout", step, state)

@@ -103,7 +103,7 @@ class SDE(nn.Module, abc.ABC):
 
 
 class SDEModel(abc.ABC):
-    """Description of an SDE; ``config`` and ``from_config`` make it storable as JSON."""
+    """Description of an SDE: a frozen dataclass of numbers, so that it can be stored as JSON."""
 
     dimension: int
 
