@@ -5,6 +5,9 @@ numbers, and nothing here shares code with the simulators it judges.
 
     LinearChainExact   boundary-driven linear chain (paper App. D.2): Gaussian, closed formulas
     CurieWeissExact    Curie-Weiss Glauber dynamics (paper App. D.1): birth-death chain in S
+    IsingExact         Ising Glauber dynamics (paper Sec. III.2) of up to 4 x 4 spins: enumeration
+    onsager_energy, onsager_magnetization, kaufman_energy, domain_wall_density
+                       Ising equilibrium without field, on the infinite lattice and on a torus
 
 "The paper" is arXiv 2511.12842.
 """
@@ -14,13 +17,17 @@ from operator import index
 from typing import final
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import LSODA
 from scipy.linalg import solve_banded
 from scipy.optimize import brentq
-from scipy.special import expit, gammaln
+from scipy.sparse.linalg import expm_multiply
+from scipy.special import ellipkm1, expit, gammaln, logsumexp
 
 Array = NDArray[np.floating]
+Indices = NDArray[np.int64]
+Spins = NDArray[np.int8]
 
 # Local error bounds of the backward equation, relative and absolute (its unknowns are of order 1).
 # Measured against bounds of 3e-13 (n = 4096, 16384): mean right to 6e-10, n * variance to 8e-8.
@@ -32,6 +39,16 @@ CONTOUR_NODES = 24
 
 # Relative accuracy promised for a relaxation time; it sets how long a time can be resolved.
 RELAXATION_ACCURACY = 1e-6
+
+# Square-lattice Ising model in units of the coupling; source: Onsager, Phys. Rev. 65 (1944) 117.
+ISING_CRITICAL_TEMPERATURE = float(2 / np.log(1 + np.sqrt(2)))
+
+# Largest 1/T that enters sinh(2/T): there every spin is aligned to far below eps.
+COLDEST_COUPLING = 50.0
+
+# Limits of enumeration: 2^16 states as sparse, 2^12 states as dense matrix (128 MiB).
+LARGEST_ENUMERATED_SIDE = 4
+LARGEST_ENUMERATED_PATCH = 12
 
 
 @final
@@ -541,6 +558,415 @@ class CurieWeissExact:
         )
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IsingExact:
+    """Glauber dynamics of all 2^n states of a small square lattice on a torus, n = L^2 <= 16.
+
+        H = -sum_bonds s s' - h sum_i s_i,   spin i flips at rate r_i = 1 / (1 + exp(dH_i / T))
+        M = (1/n) sum_i s_i,   rho = (1/2n) sum_bonds (1 - s s') / 2
+
+    Each site has one bond to the right and one down, 2 n in all; on L = 2 these join each pair of
+    neighbours twice. Bit k of the index of a state, least significant first, is set if site k, in
+    C order, is up. Every array over the states runs over the indices 0 to 2^n - 1. Time is counted
+    in attempts per spin. Nothing is cached: keep what a method returns.
+
+    Args:    side: L, 2 to 4.  temperature: T > 0, in units of the coupling.  field: h.
+    Raises:  ValueError: an argument is not finite or out of the range above.
+    Source:  paper Sec. III.2 and Algorithm 2.
+    """
+
+    side: int
+    temperature: float
+    field: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_integer("side", self.side, minimum=2, maximum=LARGEST_ENUMERATED_SIDE)
+        _require_positive("temperature", self.temperature)
+        _require_finite("field", self.field)
+
+    @property
+    def n_sites(self) -> int:
+        """n = L^2."""
+        return self.side**2
+
+    @property
+    def n_states(self) -> int:
+        """2^n."""
+        return 1 << self.n_sites
+
+    def spins(self) -> Spins:
+        """All states, (2^n, side, side), +-1."""
+        return self._spins_of(np.arange(self.n_states))
+
+    def index_of(self, spins: ArrayLike) -> Indices:
+        """Index of each state.
+
+        Args:    spins: (..., side, side), +-1.
+        Returns: (...), 0 to 2^n - 1.
+        Raises:  ValueError: spins has another shape or other values.
+        """
+        spins = np.asarray(spins)
+        if spins.shape[-2:] != (self.side, self.side) or not np.all(np.abs(spins) == 1):
+            raise ValueError(
+                f"spins has shape {spins.shape} and values {np.unique(spins)[:4]}; "
+                f"allowed: (..., {self.side}, {self.side}) of -1 and 1"
+            )
+        up = spins.reshape(*spins.shape[:-2], self.n_sites) > 0
+        indices: Indices = up @ (1 << np.arange(self.n_sites))
+        return indices
+
+    def observables(self) -> Array:
+        """Magnetization M and domain-wall density rho of every state, (2^n, 2)."""
+        spins = self.spins()
+        magnetizations = spins.mean(axis=(1, 2))
+        return np.stack([magnetizations, (1 - self._bond_means(spins)) / 2], axis=1)
+
+    def energies(self) -> Array:
+        """H of every state, bonds and field, total, (2^n,)."""
+        spins = self.spins()
+        bonds = 2 * self.n_sites * self._bond_means(spins)
+        return -bonds - self.field * spins.sum(axis=(1, 2))
+
+    def flip_rates(self) -> Array:
+        """Rate r_i of each flip in every state, (2^n, n)."""
+        return self._rates(self.spins())
+
+    def generator(self) -> scipy.sparse.csr_array:
+        """Generator Q of the chain: entry [x, y] is the rate of x -> y, every row sums to 0.
+
+        Returns: sparse (2^n, 2^n), n + 1 entries a row; 13 MiB at L = 4.
+        Source:  paper Algorithm 2.
+        """
+        states = np.arange(self.n_states)
+        rates = self.flip_rates()
+        targets = np.column_stack([states[:, None] ^ (1 << np.arange(self.n_sites)), states])
+        entries = np.column_stack([rates, -rates.sum(axis=1)])
+        starts = (self.n_sites + 1) * np.arange(self.n_states + 1)
+        shape = (self.n_states, self.n_states)
+        generator = scipy.sparse.csr_array((entries.ravel(), targets.ravel(), starts), shape=shape)
+        generator.sort_indices()
+        return generator
+
+    def log_partition(self) -> float:
+        """ln Z = ln sum_x exp(-H(x) / T)."""
+        return float(logsumexp(-self.energies() / self.temperature))
+
+    def stationary(self) -> Array:
+        """Stationary probabilities, the Gibbs law exp(-H/T) / Z, (2^n,), sums to 1."""
+        energies = self.energies()
+        weights = np.exp((energies.min() - energies) / self.temperature)
+        return weights / weights.sum()
+
+    def absolute_magnetization(self) -> float:
+        """Stationary mean of |M|."""
+        return self._absolute_moments()[0]
+
+    def susceptibility(self) -> float:
+        """X = (n/T) (<M^2> - <|M|>^2)."""
+        first, second, _ = self._absolute_moments()
+        return self.n_sites / self.temperature * (second - first**2)
+
+    def binder(self) -> float:
+        """U = 1 - <M^4> / (3 <M^2>^2)."""
+        _, second, fourth = self._absolute_moments()
+        return 1 - fourth / (3 * second**2)
+
+    def means(
+        self, start: ArrayLike, times: ArrayLike, functions: ArrayLike | None = None
+    ) -> Array:
+        """Means of functions of the state at each time, E f(x(t)) = p_0 exp(Q t) f.
+
+        Args:    start: p_0, floats (2^n,) that sum to 1; or integers, the index of the start or
+                 the indices (start,) of equally likely starts.
+                 times: (time,), ascending, >= 0.
+                 functions: values on every state, (2^n,) or (2^n, function); None: `observables`.
+        Returns: (time,) or (time, function).
+        Raises:  ValueError: an argument is not allowed; start has 2^n integers, which could be
+                 meant either way.
+        Source:  forward Kolmogorov equation; `scipy.sparse.linalg.expm_multiply`.
+        """
+        law = self._start_law(start)
+        times = np.asarray(times, dtype=float)
+        _require_times("times", times)
+        if times.ndim != 1 or np.any(np.diff(times) < 0):
+            raise ValueError(f"times {times} must be one axis in ascending order")
+        values = self.observables() if functions is None else np.asarray(functions, dtype=float)
+        if values.ndim not in (1, 2) or len(values) != self.n_states:
+            raise ValueError(
+                f"functions has shape {values.shape}; allowed: ({self.n_states},) or "
+                f"({self.n_states}, function)"
+            )
+        forward = self.generator().T.tocsr()
+        means = np.empty((times.size, *values.shape[1:]))
+        for row, duration in enumerate(np.diff(times, prepend=0.0)):
+            if duration > 0:
+                law = expm_multiply(duration * forward, law)
+            means[row] = law @ values
+        return means
+
+    def rate_moments(self) -> tuple[Array, Array]:
+        """Exact drift and covariance rate of phi = (M, rho) in every state.
+
+            b(x) = sum_i r_i d_i,   S(x) = sum_i r_i d_i d_i^T,   d_i = phi(x^i) - phi(x)
+
+        x^i is x with spin i flipped.
+
+        Returns: b (2^n, 2) and S (2^n, 2, 2), per time.
+        Source:  paper Eq. 4: mean and covariance of the increments per time, in the limit of a
+                 short time.
+        """
+        states, rates, observables = np.arange(self.n_states), self.flip_rates(), self.observables()
+        drift = np.zeros((self.n_states, 2))
+        covariance = np.zeros((self.n_states, 2, 2))
+        for site in range(self.n_sites):
+            jumps = observables[states ^ (1 << site)] - observables
+            weighted = rates[:, site, None] * jumps
+            drift += weighted
+            covariance += weighted[:, :, None] * jumps[:, None, :]
+        return drift, covariance
+
+    def patch_generator(self, state: ArrayLike, sites: ArrayLike) -> Array:
+        """Generator of a patch whose surroundings are frozen in a given state (ghost boundary).
+
+        The chain runs over the 2^m patterns of the patch: bit j, least significant first, is set
+        if sites[j] is up. `patch_states` and `patch_pattern` go from patterns to states and back.
+
+        Args:    state: index of a state, or its spins (side, side); only those outside matter.
+                 sites: (m,), 1 <= m <= 12 distinct sites, numbered in C order.
+        Returns: (2^m, 2^m); entry [a, b] is the rate of a -> b, every row sums to 0.
+        Raises:  ValueError: state or sites is not allowed.
+        Source:  paper Sec. II, ghost cells.
+        """
+        sites = self._require_sites(sites)
+        rates = self._rates(self._spins_of(self.patch_states(state, sites)))[:, sites]
+        patterns = np.arange(len(rates))
+        generator = np.zeros((len(rates), len(rates)))
+        for position, rate in enumerate(rates.T):
+            generator[patterns, patterns ^ (1 << position)] = rate
+        generator[patterns, patterns] = -rates.sum(axis=1)
+        return generator
+
+    def patch_states(self, state: ArrayLike, sites: ArrayLike) -> Indices:
+        """Index of the whole lattice's state for every pattern of a patch; see `patch_generator`.
+
+        Returns: (2^m,), in order of the patterns.
+        Raises:  ValueError: state or sites is not allowed.
+        """
+        sites = self._require_sites(sites)
+        surroundings = np.asarray(state)
+        if surroundings.ndim:
+            surroundings = self.index_of(surroundings)
+        if surroundings.ndim:
+            raise ValueError(f"state has shape {np.shape(state)}; allowed: one state")
+        surroundings = self._require_indices("state", surroundings)
+        patterns = np.arange(1 << len(sites))
+        up = patterns[:, None] >> np.arange(len(sites)) & 1
+        return surroundings & ~(1 << sites).sum() | up @ (1 << sites)
+
+    def patch_pattern(self, spins: ArrayLike, sites: ArrayLike) -> Indices:
+        """Pattern of a patch in each state; see `patch_generator`.
+
+        Args:    spins: (..., side, side), +-1.  sites: as in `patch_generator`.
+        Returns: (...), 0 to 2^m - 1.
+        Raises:  ValueError: spins or sites is not allowed.
+        """
+        sites = self._require_sites(sites)
+        up = self.index_of(spins)[..., None] >> sites & 1
+        patterns: Indices = up @ (1 << np.arange(len(sites)))
+        return patterns
+
+    def _spins_of(self, indices: Indices) -> Spins:
+        up = indices[:, None] >> np.arange(self.n_sites) & 1
+        return (2 * up - 1).astype(np.int8).reshape(-1, self.side, self.side)
+
+    def _bond_means(self, spins: Spins) -> Array:
+        """Mean of s s' over the 2 n bonds of each state, (B,)."""
+        right = (spins * np.roll(spins, -1, axis=2)).mean(axis=(1, 2))
+        down = (spins * np.roll(spins, -1, axis=1)).mean(axis=(1, 2))
+        return (right + down) / 2
+
+    def _rates(self, spins: Spins) -> Array:
+        neighbours = sum(np.roll(spins, way, axis) for axis in (1, 2) for way in (-1, 1))
+        changes = 2 * spins * (neighbours + self.field)
+        return expit(-changes / self.temperature).reshape(-1, self.n_sites)
+
+    def _absolute_moments(self) -> tuple[float, float, float]:
+        """Stationary means of |M|, M^2 and M^4."""
+        probabilities, magnetizations = self.stationary(), np.abs(self.spins().mean(axis=(1, 2)))
+        first, second, fourth = (float(probabilities @ magnetizations**k) for k in (1, 2, 4))
+        return first, second, fourth
+
+    def _start_law(self, start: ArrayLike) -> Array:
+        start = np.asarray(start)
+        if np.issubdtype(start.dtype, np.floating):
+            if start.shape != (self.n_states,) or not (
+                np.all(start >= 0) and abs(start.sum() - 1) < 1e-9
+            ):
+                raise ValueError(
+                    f"start has shape {start.shape} and sum {start.sum()}; allowed as a law: "
+                    f"({self.n_states},) floats >= 0 that sum to 1"
+                )
+            return start
+        if start.ndim > 1 or start.size in (0, self.n_states):
+            raise ValueError(
+                f"start has shape {start.shape} of integers; allowed: one index or an axis of "
+                f"them, but not {self.n_states}, which could be a law: give that as floats"
+            )
+        indices = self._require_indices("start", start)
+        return np.bincount(indices.ravel(), minlength=self.n_states) / indices.size
+
+    def _require_indices(self, name: str, values: NDArray) -> Indices:
+        if not np.issubdtype(values.dtype, np.integer) or not np.all(
+            (values >= 0) & (values < self.n_states)
+        ):
+            raise ValueError(
+                f"{name} {values} is not allowed; allowed: integers from 0 to {self.n_states - 1}"
+            )
+        return values.astype(np.int64)
+
+    def _require_sites(self, sites: ArrayLike) -> Indices:
+        sites = np.asarray(sites)
+        largest = min(LARGEST_ENUMERATED_PATCH, self.n_sites)
+        if not (
+            sites.ndim == 1
+            and 1 <= sites.size <= largest
+            and np.issubdtype(sites.dtype, np.integer)
+            and np.all((sites >= 0) & (sites < self.n_sites))
+            and np.unique(sites).size == sites.size
+        ):
+            raise ValueError(
+                f"sites {sites} is not allowed; allowed: 1 to {largest} distinct integers from 0 "
+                f"to {self.n_sites - 1}"
+            )
+        return sites.astype(np.int64)
+
+
+def onsager_energy(temperature: ArrayLike) -> Array:
+    """Energy per site of the infinite Ising lattice without field, each bond counted once.
+
+        E = -coth(2K) [1 + (2/pi) q K_1(1 - q^2)],   q = 2 tanh^2(2K) - 1,   K = 1/T
+
+    K_1 is the complete elliptic integral of the first kind of the parameter m = k^2. At the
+    critical point q = 0, K_1 diverges as -ln|q| and E = -sqrt 2.
+
+    Args:    temperature: T > 0, any shape, in units of the coupling.
+    Returns: shape of temperature, in [-2, 0]; right to about 1e-14 max(1, T).
+    Raises:  ValueError: a temperature is not finite or not positive.
+    Source:  Onsager, Phys. Rev. 65 (1944) 117.
+    """
+    coupling = _coupling(temperature)
+    sinh = np.sinh(2 * coupling)
+    # (s - 1)(s + 1)/(s^2 + 1) = 2 tanh^2 - 1 keeps the digits of q next to the critical point.
+    ratio = (sinh - 1) * (sinh + 1) / (sinh**2 + 1)
+    integral = ellipkm1(np.maximum(ratio**2, np.finfo(float).tiny))  # finite, for 0 * K_1 = 0
+    energy: Array = -(1 + 2 / np.pi * ratio * integral) / np.tanh(2 * coupling)
+    return energy
+
+
+def onsager_magnetization(temperature: ArrayLike) -> Array:
+    """Spontaneous magnetization of the infinite Ising lattice without field.
+
+        |M| = (1 - sinh(2/T)^-4)^(1/8) below the critical temperature, 0 from there on
+
+    Args:    temperature: T > 0, any shape, in units of the coupling.
+    Returns: shape of temperature, in [0, 1].
+    Raises:  ValueError: a temperature is not finite or not positive.
+    Source:  Yang, Phys. Rev. 85 (1952) 808.
+    """
+    sinh = np.sinh(2 * _coupling(temperature))
+    ordered = -np.expm1(-4 * np.log(np.maximum(sinh, 1)))
+    magnetization: Array = ordered**0.125
+    return magnetization
+
+
+def kaufman_energy(side: int, temperature: ArrayLike) -> Array:
+    """Energy per site of the L x L Ising torus without field, E = -(1/n) d ln Z / dK, K = 1/T.
+
+        Z   = (1/2) (2 sinh 2K)^(n/2) (Z_1 + Z_2 + Z_3 + Z_4),   n = L^2
+        Z_1 = prod 2 cosh(L g_q / 2),  Z_2 = prod 2 sinh(L g_q / 2)        q = 1, 3, ..., 2L - 1
+        Z_3 = prod 2 cosh(L g_q / 2),  Z_4 = prod 2 sinh(L g_q / 2)        q = 0, 2, ..., 2L - 2
+        cosh g_q = cosh(2K) coth(2K) - cos(pi q / L),  g_q > 0 for q > 0,  g_0 = 2K + ln tanh K
+
+    g_0 and with it Z_4 change sign at the critical temperature. Derivatives are analytic; the
+    products are added relative to the largest, so that no L overflows. On L = 2 the two bonds of
+    a pair of neighbours both count.
+
+    Args:    side: L >= 2.  temperature: T > 0, any shape, in units of the coupling.
+    Returns: shape of temperature, in [-2, 0]; right to about 1e-14 max(1, T), 1e-12 at L = 1024.
+    Raises:  ValueError: side is no integer >= 2; a temperature is not finite or not positive.
+    Source:  Kaufman, Phys. Rev. 76 (1949) 1232.
+    """
+    _require_integer("side", side, minimum=2)
+    couplings = _coupling(temperature)
+    energies = [_kaufman_energy(int(side), float(coupling)) for coupling in couplings.ravel()]
+    return np.array(energies).reshape(couplings.shape)
+
+
+def domain_wall_density(energy: ArrayLike) -> Array:
+    """Domain-wall density rho = (1 + E/2) / 2 of a bond energy E per site of the square lattice.
+
+    Args:    energy: any shape, in [-2, 2], without the energy of a field.
+    Returns: shape of energy, in [0, 1].
+    Raises:  ValueError: a value is outside [-2, 2] by more than rounding.
+    Source:  paper Eq. 24, with 2 bonds a site.
+    """
+    energy = np.asarray(energy, dtype=float)
+    if not np.all(np.abs(energy) <= 2 + 1e-9):
+        raise ValueError(f"energy {energy} must lie in [-2, 2], per site and without field")
+    return (1 + energy / 2) / 2
+
+
+def _kaufman_energy(side: int, coupling: float) -> float:
+    weight = np.sinh(2 * coupling)
+    modes = np.arange(1, 2 * side)
+    # cosh g - 1, written so that it keeps its digits where it is small; (s - 1)^2 / s from q = 0.
+    excess = (weight - 1) ** 2 / weight + 2 * np.sin(np.pi * modes / (2 * side)) ** 2
+    lengths = side * 2 * np.arcsinh(np.sqrt(excess / 2))  # L g_q
+    slopes = 2 * np.cosh(2 * coupling) * (1 - 1 / weight**2)  # d(cosh g)/dK
+    slopes = side / 2 * slopes / np.sqrt(excess * (excess + 2))  # d(L g_q / 2)/dK
+    log_cosh = lengths / 2 + np.log1p(np.exp(-lengths))
+    log_sinh = lengths / 2 + np.log(-np.expm1(-lengths))
+    tanh = np.tanh(lengths / 2)
+    odd, even = slice(0, None, 2), slice(1, None, 2)
+
+    zero_length = side * (2 * coupling + np.log(np.tanh(coupling)))
+    zero_slope = side * (1 + 1 / weight)
+    zero_log_cosh = abs(zero_length) / 2 + np.log1p(np.exp(-abs(zero_length)))
+    zero_tanh = np.tanh(zero_length / 2)
+
+    # Z_i = factor exp(log) and its derivative, divided by exp(log). Z_4 may vanish: its sinh of
+    # q = 0 is written as tanh cosh.
+    logs = np.array(
+        [
+            log_cosh[odd].sum(),
+            log_sinh[odd].sum(),
+            log_cosh[even].sum() + zero_log_cosh,
+            log_sinh[even].sum() + zero_log_cosh,
+        ]
+    )
+    factors = np.array([1, 1, 1, zero_tanh])
+    derivatives = np.array(
+        [
+            (slopes * tanh)[odd].sum(),
+            (slopes / tanh)[odd].sum(),
+            (slopes * tanh)[even].sum() + zero_slope * zero_tanh,
+            (slopes / tanh)[even].sum() * zero_tanh + zero_slope,
+        ]
+    )
+    weights = np.exp(logs - logs.max())
+    log_derivative = (weights @ derivatives) / (weights @ factors)
+    return float(-1 / np.tanh(2 * coupling) - log_derivative / side**2)
+
+
+def _coupling(temperature: ArrayLike) -> Array:
+    """1/T of checked temperatures; capped where all spins are aligned anyway."""
+    temperature = np.asarray(temperature, dtype=float)
+    if not np.all(np.isfinite(temperature) & (temperature > 0)):
+        raise ValueError(f"temperature {temperature} is not allowed; allowed: finite numbers > 0")
+    return 1 / np.maximum(temperature, 1 / COLDEST_COUPLING)
+
+
 def _steps(values: Array) -> tuple[Array, Array]:
     """Change of a function of S in a step up and in a step down; 0 where no step is possible."""
     return np.diff(values, append=values[-1]), -np.diff(values, prepend=values[0])
@@ -569,13 +995,14 @@ def _exponential_contour() -> tuple[NDArray[np.complex128], NDArray[np.complex12
     return nodes, -2j * np.exp(nodes) * derivatives
 
 
-def _require_integer(name: str, value: int, *, minimum: int) -> None:
+def _require_integer(name: str, value: int, *, minimum: int, maximum: int | None = None) -> None:
     try:
-        allowed = index(value) >= minimum
+        allowed = index(value) >= minimum and (maximum is None or value <= maximum)
     except TypeError:
         allowed = False
     if not allowed:
-        raise ValueError(f"{name} {value!r} is not allowed; allowed: an integer >= {minimum}")
+        bounds = f">= {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        raise ValueError(f"{name} {value!r} is not allowed; allowed: an integer {bounds}")
 
 
 def _require_finite(name: str, value: float) -> None:
