@@ -16,6 +16,7 @@ _HOME = {
     "MicroscopicSystem": "systems.base",
     "LinearChain": "systems.linear_chain",
     "CurieWeiss": "systems.curie_weiss",
+    "Ising": "systems.ising",
     "LocalRelax": "upsampling",
     "upsample": "upsampling",
     "evolve_patches": "partial_evolution",

@@ -47,10 +47,12 @@ class LocalRelax:
         side = min(self.side, *system.lattice_shape)
         stride = self.stride if self.stride is not None else max(side // 2, 1)
         tiling = Patching(side=side, boundary=self.boundary, stride=stride)
-        for _ in range(self.passes):
-            for tile in tiling.patches(system.lattice_shape, periodic=system.periodic):
+        tiles = tiling.patches(system.lattice_shape, periodic=system.periodic) * self.passes
+        if self.boundary.startswith("buffer"):
+            for tile in tiles:
                 states = evolve_one_patch(system, states, tile, tiling, self.duration, rng)
-        return states
+            return states
+        return system.relax_patches(states, tiles, self.duration, rng)
 
 
 def upsample(

@@ -2,6 +2,7 @@
 
 import abc
 import math
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 import numpy as np
@@ -68,6 +69,31 @@ class MicroscopicSystem(abc.ABC):
         """
         raise ValueError(f"events = {events}: {type(self).__name__} has no events; give duration")
 
+    def relax_patches(
+        self,
+        states: np.ndarray,
+        patches: Sequence[Patch],
+        duration: float,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """Relax one patch after the other for ``duration`` each; for LocalRelax.
+
+        Its aim is a good sample, not a path: a system may use any dynamics that leaves the law of
+        the patch given its frozen surroundings invariant.
+        """
+        for patch in patches:
+            states = self.evolve_patch(states, patch, duration, rng)
+        return states
+
+    def rate_moments(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Drift (B, d) and covariance rate (B, d, d) of phi* in each state, from the rates.
+
+        Raises: ValueError: the system does not know them.
+        """
+        raise ValueError(
+            f"increments = 'rates': {type(self).__name__} has no rate_moments; use 'sampled'"
+        )
+
     def upsampled(self, states: np.ndarray, factor: int) -> np.ndarray:
         """Enlarge (B, *lattice) by ``factor`` along each axis: every site becomes a block."""
         for axis in range(1, states.ndim):
@@ -89,6 +115,22 @@ def evolve_one_patch(
     rim = patching.rim(patch, periodic=system.periodic)
     evolved = system.evolve_patch(states, rim, duration, rng)
     return patch.insert(states, patch.extract(evolved))
+
+
+def spins_of_magnetization(
+    count: int,
+    lattice_shape: tuple[int, ...],
+    magnetization: float | None,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """(count, *lattice) int8: up spins placed at random; None: M uniform in (-1, 1) per state."""
+    if magnetization is not None and not -1 <= magnetization <= 1:
+        raise ValueError(f"magnetization = {magnetization}: must lie in [-1, 1]")
+    n = math.prod(lattice_shape)
+    targets = rng.uniform(-1, 1, count) if magnetization is None else magnetization
+    n_up = np.rint(n * (1 + np.broadcast_to(targets, count)) / 2).astype(np.int64)
+    spins = np.where(np.arange(n) < n_up[:, None], 1, -1).astype(np.int8)
+    return rng.permuted(spins, axis=1).reshape(count, *lattice_shape)
 
 
 def check_number(

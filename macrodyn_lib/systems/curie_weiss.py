@@ -17,6 +17,7 @@ from macrodyn_lib.systems.base import (
     check_number,
     check_states,
     check_times,
+    spins_of_magnetization,
 )
 
 UNLIMITED = np.iinfo(np.int64).max
@@ -63,13 +64,7 @@ class CurieWeiss(MicroscopicSystem):
         self, count: int, rng: np.random.Generator, *, magnetization: float | None = None
     ) -> np.ndarray:
         """Spins placed at random with a given magnetization; None: uniform in (-1, 1) per state."""
-        if magnetization is not None and not -1 <= magnetization <= 1:
-            raise ValueError(f"magnetization = {magnetization}: must lie in [-1, 1]")
-        n = self.n_sites
-        targets = rng.uniform(-1, 1, count) if magnetization is None else magnetization
-        n_up = np.rint(n * (1 + np.broadcast_to(targets, count)) / 2).astype(np.int64)
-        spins = np.where(np.arange(n) < n_up[:, None], 1, -1).astype(np.int8)
-        return rng.permuted(spins, axis=1).reshape(count, *self.lattice_shape)
+        return spins_of_magnetization(count, self.lattice_shape, magnetization, rng)
 
     def simulate(
         self,

@@ -1,0 +1,294 @@
+"""The Ising model on a square lattice with Glauber dynamics (paper Sec. III.2)."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import ClassVar, Self, final
+
+import numpy as np
+from scipy.special import expit
+
+from macrodyn_lib.kernels import ising as kernels
+from macrodyn_lib.kernels import multispin
+from macrodyn_lib.lattice import Patch
+from macrodyn_lib.parallel import map_chunks
+from macrodyn_lib.records import Trajectories
+from macrodyn_lib.systems.base import (
+    MicroscopicSystem,
+    check_integer,
+    check_number,
+    check_states,
+    check_times,
+    spins_of_magnetization,
+)
+
+UNLIMITED = np.iinfo(np.int64).max
+WORD = 64  # replicas per machine word in multi-spin coding
+NEIGHBOUR_SUMS = 2 * np.arange(5) - 4  # of 4 spins, by how many of them are up
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ising(MicroscopicSystem):
+    """H = -sum_<ij> s_i s_j - h sum_i s_i; spin i flips at rate 1 / (1 + exp(dH_i / T)).
+
+    side: side^2 spins on a periodic square lattice, each bond counted once; temperature T > 0 and
+    field h in units of the coupling J = 1 (k_B = 1); unit of time: one attempted flip per spin.
+    States are int8 +-1, (B, side, side). Observables: the magnetization M, mean of s_i, and the
+    domain-wall density rho, the fraction of misaligned bonds (at h = 0 the energy per site is
+    -2 + 4 rho).
+
+    Source: paper Eq. 23, 24 and Algorithm 2; facts on conventions in docs/decisions.md.
+    """
+
+    side: int
+    temperature: float = 2.5
+    field: float = 0.1
+
+    observable_names: ClassVar[tuple[str, ...]] = ("M", "rho")
+
+    def __post_init__(self) -> None:
+        check_integer("side", self.side, at_least=2)
+        check_number("temperature", self.temperature, above=0)
+        check_number("field", self.field)
+
+    @property
+    def lattice_shape(self) -> tuple[int, ...]:
+        return (self.side, self.side)
+
+    @property
+    def n_sites(self) -> int:
+        return self.side**2
+
+    def resized(self, size: int) -> Self:
+        return dataclasses.replace(self, side=size)
+
+    def initial_states(
+        self, count: int, rng: np.random.Generator, *, magnetization: float | None = None
+    ) -> np.ndarray:
+        """Spins placed at random with a given magnetization; None: uniform in (-1, 1) per state."""
+        return spins_of_magnetization(count, self.lattice_shape, magnetization, rng)
+
+    def observables(self, states: np.ndarray) -> np.ndarray:
+        """(B, *any lattice) -> (B, 2): M and rho; the lattice is taken as periodic."""
+        counts = np.empty((len(states), 2), dtype=np.int64)
+        kernels.count_batch(np.ascontiguousarray(states, dtype=np.int8), counts)
+        return self._observables_of(counts, math.prod(states.shape[1:]))
+
+    def simulate(
+        self,
+        states: np.ndarray,
+        times: np.ndarray,
+        rng: np.random.Generator,
+        *,
+        keep_states: bool = False,
+        multispin: bool = False,
+        description: str | None = None,
+    ) -> Trajectories:
+        """Continuous-time Glauber dynamics from time 0; exact at every time of ``times``.
+
+        Default: the n-fold way, replicas independent. ``multispin``: some 15 times faster for many
+        replicas; each replica has exactly the same law, but every 64 in a row share the order and
+        the times of their attempts, so averages over replicas have standard errors over words:
+        rows 0 to 63, 64 to 127, ... are independent of each other.
+        """
+        check_states(states, self.lattice_shape)
+        times = check_times(times)
+        if multispin:
+            return self._simulate_words(states, times, rng, keep_states, description)
+        rates, n_kept = self._rates(), len(times) if keep_states else 0
+
+        def run(rows: slice, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+            batch = np.ascontiguousarray(states[rows], dtype=np.int8)
+            counts = np.empty((len(batch), len(times), 2), dtype=np.int64)
+            kept = np.empty((len(batch), n_kept, *self.lattice_shape), dtype=np.int8)
+            kernels.simulate(batch, rates, times, generator, counts, kept)
+            return counts, kept
+
+        parts = map_chunks(run, len(states), rng, chunk=8, description=description)
+        return self._trajectories(times, parts, keep_states)
+
+    def evolve_patch(
+        self, states: np.ndarray, patch: Patch, duration: float, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Flip spins of one patch for ``duration`` among frozen neighbours (the n-fold way)."""
+        check_number("duration", duration, above=0)
+        return self._evolve(states, patch, duration, UNLIMITED, rng)[0]
+
+    def evolve_patch_events(
+        self, states: np.ndarray, patch: Patch, events: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        check_integer("events", events)
+        return self._evolve(states, patch, math.inf, events, rng)
+
+    def relax_patches(
+        self,
+        states: np.ndarray,
+        patches: Sequence[Patch],
+        duration: float,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """Glauber dynamics in one patch after the other, 64 replicas at once (multi-spin)."""
+        if any(patch.boundary == "periodic" for patch in patches):
+            return MicroscopicSystem.relax_patches(self, states, patches, duration, rng)
+        check_states(states, self.lattice_shape)
+        words = _pack(states)
+        boxes = np.array([(*patch.start, *patch.shape) for patch in patches])
+        means = duration * boxes[:, 2] * boxes[:, 3]
+        attempts = rng.poisson(means, size=(len(words), len(boxes)))
+        multispin.relax_boxes(words, boxes, self._thresholds(), attempts, _seeds(words, rng))
+        return _unpack(words, len(states))
+
+    def rate_moments(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Drift and covariance rate of (M, rho) of each state, computed from the flip rates.
+
+            b = sum_i r_i [phi(x^i) - phi(x)],   S = sum_i r_i [phi(x^i) - phi(x)] [..]'
+
+        Returns: (B, 2) and (B, 2, 2), per unit of time.
+        Source:  generator of the jump process; docs/method.md, "Rate increments".
+        """
+        check_states(states, self.lattice_shape)
+        counts = np.empty((len(states), kernels.CLASSES), dtype=np.int64)
+        kernels.count_classes(np.ascontiguousarray(states, dtype=np.int8), counts)
+        # a spin down with k neighbours up turns 2 - k ... of its 4 bonds: aligned 4 - k become k
+        down = np.column_stack([np.full(5, 2.0), -NEIGHBOUR_SUMS / 2.0])
+        jumps = np.concatenate([down, -down]) / self.n_sites
+        weights = counts * self._rates()
+        return weights @ jumps, np.einsum("bc,ci,cj->bij", weights, jumps, jumps)
+
+    def wolff_chains(
+        self,
+        chains: int,
+        samples: int,
+        rng: np.random.Generator,
+        *,
+        clusters: int = 10,
+        warm_up: int = 200,
+        keep_states: bool = False,
+        description: str | None = None,
+    ) -> Trajectories:
+        """Equilibrium samples at zero field by single-cluster updates (Wolff 1989).
+
+        Independent chains start from random spins, make ``warm_up`` updates of ``clusters``
+        clusters each, and record after each further one; "times" count updates, not time.
+
+        Raises: ValueError: the field is not zero.
+        """
+        if self.field != 0:
+            raise ValueError(f"field = {self.field}: cluster updates need field = 0")
+        for name, value in (("chains", chains), ("samples", samples), ("clusters", clusters)):
+            check_integer(name, value)
+        probability = -math.expm1(-2 / self.temperature)
+
+        def run(rows: slice, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+            spins = self.initial_states(1, generator)[0]
+            counts = np.empty((1, samples, 2), dtype=np.int64)
+            kept = np.empty((1, samples if keep_states else 0, *self.lattice_shape), np.int8)
+            kernels.flip_wolff_clusters(spins, probability, warm_up * clusters, generator)
+            for index in range(samples):
+                kernels.flip_wolff_clusters(spins, probability, clusters, generator)
+                counts[0, index] = kernels.count_up_and_misaligned(spins)
+                if keep_states:
+                    kept[0, index] = spins
+            return counts, kept
+
+        parts = map_chunks(run, chains, rng, chunk=1, description=description)
+        return self._trajectories(np.arange(samples, dtype=np.float64), parts, keep_states)
+
+    def _simulate_words(
+        self,
+        states: np.ndarray,
+        times: np.ndarray,
+        rng: np.random.Generator,
+        keep_states: bool,
+        description: str | None,
+    ) -> Trajectories:
+        thresholds, n_kept = self._thresholds(), len(times) if keep_states else 0
+        means = self.n_sites * np.diff(times, prepend=0.0)
+
+        def run(rows: slice, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+            count = len(states[rows])
+            words = _pack(states[rows])
+            attempts = generator.poisson(means, size=(len(words), len(times)))
+            counts = np.empty((len(words), WORD, len(times), 2), dtype=np.int64)
+            kept = np.empty((len(words), n_kept, *self.lattice_shape), dtype=np.uint64)
+            seeds = _seeds(words, generator)
+            multispin.simulate(words, thresholds, attempts, seeds, counts, kept)
+            spins = np.stack([_unpack(kept[:, t], count) for t in range(n_kept)], axis=1) if (
+                n_kept
+            ) else np.empty((count, 0, *self.lattice_shape), np.int8)
+            return counts.reshape(-1, len(times), 2)[:count], spins
+
+        parts = map_chunks(run, len(states), rng, chunk=WORD, description=description)
+        return self._trajectories(times, parts, keep_states)
+
+    def _trajectories(
+        self, times: np.ndarray, parts: list[tuple[np.ndarray, np.ndarray]], keep_states: bool
+    ) -> Trajectories:
+        counts = np.concatenate([part[0] for part in parts])
+        return Trajectories(
+            times=times,
+            observables=self._observables_of(counts, self.n_sites),
+            states=np.concatenate([part[1] for part in parts]) if keep_states else None,
+        )
+
+    def _observables_of(self, counts: np.ndarray, n_sites: int) -> np.ndarray:
+        return counts * (2 / n_sites, 1 / (2 * n_sites)) - (1.0, 0.0)
+
+    def _evolve(
+        self,
+        states: np.ndarray,
+        patch: Patch,
+        duration: float,
+        max_events: int,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        check_states(states, self.lattice_shape)
+        evolved = np.array(states, dtype=np.int8, order="C")
+        elapsed = np.empty(len(states))
+        wrapped = patch.boundary == "periodic"
+        if wrapped and min(patch.shape) < 2:
+            raise ValueError(f"patch shape = {patch.shape}: sides must be >= 2 to wrap on itself")
+        box = (*patch.start, *patch.shape)
+        kernels.evolve_box_inplace(
+            evolved, box, wrapped, self._rates(), duration, max_events, rng, elapsed
+        )
+        return evolved, elapsed
+
+    def _up_probabilities(self) -> np.ndarray:
+        """Heat bath: probability of up after an attempt, by how many neighbours are up, (5,)."""
+        return np.asarray(expit(2 * (NEIGHBOUR_SUMS + self.field) / self.temperature))
+
+    def _rates(self) -> np.ndarray:
+        """Flip rates by class, (10,): spins down with 0 to 4 neighbours up, then spins up."""
+        local_field = 2 * (NEIGHBOUR_SUMS + self.field) / self.temperature
+        return np.concatenate([expit(local_field), expit(-local_field)])
+
+    def _thresholds(self) -> np.ndarray:
+        """Bits of the five probabilities, highest first, each spread over a word: (64, 5)."""
+        scaled = [min(int(p * 2.0**64), 2**64 - 1) for p in self._up_probabilities()]
+        bits = np.array([[value >> (63 - bit) & 1 for value in scaled] for bit in range(64)])
+        return np.where(bits == 1, np.uint64(2**64 - 1), np.uint64(0))
+
+
+def _pack(states: np.ndarray) -> np.ndarray:
+    """Spins (B, R, C) to words (ceil(B / 64), R, C) uint64; the first replica fills what is left.
+
+    Replica 64 w + k is bit k of word w.
+    """
+    missing = -len(states) % WORD
+    up = np.concatenate([states, np.repeat(states[:1], missing, axis=0)]) > 0
+    octets = np.packbits(up, axis=0, bitorder="little").reshape(-1, 8, *states.shape[1:])
+    return np.ascontiguousarray(np.moveaxis(octets, 1, -1)).view("<u8")[..., 0].astype(np.uint64)
+
+
+def _unpack(words: np.ndarray, count: int) -> np.ndarray:
+    """Words (W, R, C) to the spins of the first ``count`` replicas, int8."""
+    octets = words.astype("<u8")[..., None].view(np.uint8)
+    octets = np.moveaxis(octets, -1, 1).reshape(-1, *words.shape[1:])
+    up = np.unpackbits(octets, axis=0, count=count, bitorder="little")
+    return (2 * up.astype(np.int8) - 1).astype(np.int8)
+
+
+def _seeds(words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(2**64, size=(len(words), 4), dtype=np.uint64)
