@@ -35,6 +35,7 @@ UNREADABLE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
 )
+Increments = LatentPairs | IncrementMoments
 MODELS: dict[str, type[LinearSDE] | type[MLPSDE]] = {"LinearSDE": LinearSDE, "MLPSDE": MLPSDE}
 
 
@@ -46,9 +47,16 @@ class Normalisation:
     scale: np.ndarray
 
     @classmethod
-    def of(cls, latents: np.ndarray) -> Self:
-        spread = latents.std(axis=0)
-        return cls(shift=latents.mean(axis=0), scale=np.where(spread > 0, spread, 1.0))
+    def of(cls, latents: np.ndarray, signs: np.ndarray | None = None) -> Self:
+        """Mean 0 and variance 1; a component that changes sign under the symmetry is not shifted.
+
+        signs (d,): -1 for such components, else 1.
+        """
+        shift = latents.mean(axis=0)
+        if signs is not None:
+            shift = np.where(signs < 0, 0.0, shift)
+        spread = np.sqrt(np.square(latents - shift).mean(axis=0))
+        return cls(shift=shift, scale=np.where(spread > 0, spread, 1.0))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +196,7 @@ class FittedSDE:
 
 
 def fit_sde(
-    pairs: LatentPairs,
+    pairs: Increments,
     model: LinearSDE | MLPSDE,
     *,
     noise_scale: float | None = None,
@@ -196,7 +204,7 @@ def fit_sde(
     settings: TrainingSettings | None = None,
     description: str | None = None,
 ) -> FittedSDE:
-    """Fit drift and diffusion of the whole from increments of its patches.
+    """Fit drift and diffusion of the whole from increments of its patches (or from its rates).
 
     Minimises the mean of ``negative_log_likelihood`` with lambda = ``noise_scale``. Increments
     that share z and dt are merged first, which changes nothing but the cost. A LinearSDE is done in
@@ -212,25 +220,22 @@ def fit_sde(
     noise_scale = float(pairs.n_patches if noise_scale is None else noise_scale)
     if not (noise_scale > 0 and np.isfinite(noise_scale)):
         raise ValueError(f"noise_scale = {noise_scale}: must be finite and > 0")
-    normalisation = Normalisation.of(pairs.latents)
-    normalised = dataclasses.replace(
-        pairs,
-        latents=(pairs.latents - normalisation.shift) / normalisation.scale,
-        increments=pairs.increments / normalisation.scale,
-        twins=None if pairs.twins is None else pairs.twins / normalisation.scale,
-    )
+    signs = np.array(model.signs) if isinstance(model, MLPSDE) and model.signs else None
+    normalisation = Normalisation.of(pairs.latents, signs)
+    normalised = pairs.normalised(normalisation.shift, normalisation.scale)
     generator = torch.Generator().manual_seed(int(rng.integers(2**63 - 1)))
     settings = settings or TrainingSettings()
     if isinstance(model, LinearSDE):
-        estimate = LinearEstimate.of(IncrementMoments.of(normalised), noise_scale)
+        estimate = LinearEstimate.of(normalised.moments(), noise_scale)
         module, losses = model.build(estimate, generator), np.empty((0, 2))
     else:
         training, validation = _split(normalised, settings.validation_fraction, rng)
-        moments = IncrementMoments.of(training)
+        moments = training.moments()
+        full = moments if signs is None else moments.reflected(signs)
         # single precision halves the cost of a step; the data are noisier than its 1e-7
-        module = model.build(LinearEstimate.of(moments, noise_scale), generator).float()
+        module = model.build(LinearEstimate.of(full, noise_scale), generator).float()
         losses = _train(
-            module, _Data.of(moments), _Data.of(IncrementMoments.of(validation)),
+            module, _Data.of(moments), _Data.of(validation.moments()),
             noise_scale, settings, generator, description,
         )  # fmt: skip
     return FittedSDE(
@@ -243,7 +248,7 @@ def fit_sde(
 
 
 def fit_ensemble(
-    pairs: LatentPairs,
+    pairs: Increments,
     model: LinearSDE | MLPSDE,
     *,
     members: int,
@@ -272,8 +277,8 @@ def fit_ensemble(
 
 
 def _split(
-    pairs: LatentPairs, fraction: float, rng: np.random.Generator
-) -> tuple[LatentPairs, LatentPairs]:
+    pairs: Increments, fraction: float, rng: np.random.Generator
+) -> tuple[Increments, Increments]:
     """Training and validation pairs, split by trajectory group (by row if there is one group)."""
     assert pairs.groups is not None
     names, labels = np.unique(pairs.groups, return_inverse=True)

@@ -66,6 +66,17 @@ class Snapshots:
     def lattice_shape(self) -> tuple[int, ...]:
         return tuple(self.states.shape[1:])
 
+    @classmethod
+    def concatenate(cls, parts: Sequence["Snapshots"]) -> Self:
+        """Snapshots from several sources; groups of different sources stay different."""
+        groups, offset = [], 0
+        for part in parts:
+            assert part.groups is not None  # set in __post_init__
+            groups.append(part.groups + offset)
+            offset += int(part.groups.max()) + 1
+        states = np.concatenate([part.states for part in parts])
+        return cls(states=states, groups=np.concatenate(groups))
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectories:
@@ -156,7 +167,7 @@ class PatchPairs:
         return cls(**columns, n_patches=parts[0].n_patches)
 
 
-def _check_durations(record: "PatchPairs | LatentPairs", count: int) -> None:
+def _check_durations(record: "PatchPairs | LatentPairs | IncrementMoments", count: int) -> None:
     durations = _float_array(record, "durations", 1)
     if len(durations) != count:
         raise ValueError(f"durations has shape {durations.shape}: must be ({count},)")
@@ -226,14 +237,32 @@ class LatentPairs:
 
         Raises: ValueError: fewer groups than shares.
         """
-        assert self.groups is not None
-        names = np.unique(self.groups)
-        if not 1 <= count <= len(names):
-            raise ValueError(f"count = {count}: must be 1 to {len(names)}, the number of groups")
-        share_of_name = np.empty(len(names), dtype=np.int64)
-        share_of_name[rng.permutation(len(names))] = np.arange(len(names)) % count
-        share = share_of_name[np.searchsorted(names, self.groups)]
-        return [self.select(share == k) for k in range(count)]
+        return [self.select(rows) for rows in _deal(self.groups, count, rng)]
+
+    def normalised(self, shift: np.ndarray, scale: np.ndarray) -> Self:
+        """The same pairs in y = (z - shift) / scale."""
+        return dataclasses.replace(
+            self,
+            latents=(self.latents - shift) / scale,
+            increments=self.increments / scale,
+            twins=None if self.twins is None else self.twins / scale,
+        )
+
+    def moments(self) -> "IncrementMoments":
+        """Merge the pairs that share latent and duration bit for bit."""
+        return IncrementMoments.of(self)
+
+
+def _deal(groups: np.ndarray | None, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Masks of ``count`` disjoint shares of whole groups."""
+    assert groups is not None  # set in __post_init__
+    names = np.unique(groups)
+    if not 1 <= count <= len(names):
+        raise ValueError(f"count = {count}: must be 1 to {len(names)}, the number of groups")
+    share_of_name = np.empty(len(names), dtype=np.int64)
+    share_of_name[rng.permutation(len(names))] = np.arange(len(names)) % count
+    share = share_of_name[np.searchsorted(names, groups)]
+    return [share == k for k in range(count)]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,8 +274,12 @@ class IncrementMoments:
     so merging changes no fit. With twins W is half the mean square of their difference, the
     within-patch covariance, free of the spread of the drift between patches.
 
-    latents (U, d), means (U, d), scatters (U, d, d), durations (U,), counts (U,);
-    scatter_is_noise: W alone determines the covariance (twins), not W plus the squared residual.
+    Where the simulator knows its rates, means and scatters are the drift and the covariance rate of
+    each state (``rate_increments``), with durations 1 and n_patches 1.
+
+    latents (U, d), means (U, d), scatters (U, d, d), durations (U,), counts (U,); n_patches: K;
+    scatter_is_noise: W alone determines the covariance (twins), not W plus the squared residual;
+    groups (U,) or None: trajectory of origin, as in ``LatentPairs``.
     """
 
     latents: np.ndarray
@@ -254,7 +287,64 @@ class IncrementMoments:
     scatters: np.ndarray
     durations: np.ndarray
     counts: np.ndarray
+    n_patches: int
     scatter_is_noise: bool
+    groups: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        count, dimension = _float_array(self, "latents", 2).shape
+        if count == 0:
+            raise ValueError("latents has no rows: at least one pair is needed")
+        shapes = {"means": (count, dimension), "scatters": (count, dimension, dimension)}
+        for name, shape in (shapes | {"counts": (count,)}).items():
+            if _float_array(self, name, len(shape)).shape != shape:
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}: must be {shape}")
+        _check_durations(self, count)
+        _check_patch_count(self.n_patches)
+        _group_array(self, self.groups, count)
+
+    def __len__(self) -> int:
+        return len(self.durations)
+
+    @property
+    def dimension(self) -> int:
+        return int(self.latents.shape[1])
+
+    def select(self, rows: np.ndarray) -> Self:
+        """The merged increments of the given rows (boolean mask or indices)."""
+        names = ("latents", "means", "scatters", "durations", "counts", "groups")
+        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+    def shares(self, count: int, rng: np.random.Generator) -> list[Self]:
+        """Deal whole groups at random into ``count`` disjoint shares of nearly equal size.
+
+        Raises: ValueError: fewer groups than shares.
+        """
+        return [self.select(rows) for rows in _deal(self.groups, count, rng)]
+
+    def normalised(self, shift: np.ndarray, scale: np.ndarray) -> Self:
+        """The same increments in y = (z - shift) / scale."""
+        return dataclasses.replace(
+            self,
+            latents=(self.latents - shift) / scale,
+            means=self.means / scale,
+            scatters=self.scatters / np.outer(scale, scale),
+        )
+
+    def reflected(self, signs: np.ndarray) -> Self:
+        """These and their mirror images z -> signs z, of half the weight each."""
+        return dataclasses.replace(
+            self,
+            latents=np.concatenate([self.latents, signs * self.latents]),
+            means=np.concatenate([self.means, signs * self.means]),
+            scatters=np.concatenate([self.scatters, np.outer(signs, signs) * self.scatters]),
+            durations=np.tile(self.durations, 2),
+            counts=np.tile(self.counts / 2, 2),
+            groups=None if self.groups is None else np.tile(self.groups, 2),
+        )
+
+    def moments(self) -> Self:
+        return self
 
     @classmethod
     def of(cls, pairs: LatentPairs) -> Self:
@@ -280,5 +370,6 @@ class IncrementMoments:
             scatters=average(deviations[:, :, None] * deviations[:, None, :]),
             durations=unique[:, -1],
             counts=counts,
+            n_patches=pairs.n_patches,
             scatter_is_noise=pairs.twins is not None,
         )

@@ -27,12 +27,14 @@ class LinearEstimate:
     """Maximum-likelihood linear SDE, dy = (slope y + bias) dt + cholesky dB.
 
     slope (d, d), bias (d,), cholesky (d, d) lower triangular; lowest, highest (d,): the box that
-    holds the latents it was fitted to.
+    holds the latents it was fitted to; beyond (d,): how much a cubic drift differs from the linear
+    one, root mean square: the scale of what a network has to add.
     """
 
     slope: np.ndarray
     bias: np.ndarray
     cholesky: np.ndarray
+    beyond: np.ndarray
     lowest: np.ndarray
     highest: np.ndarray
 
@@ -44,6 +46,7 @@ class LinearEstimate:
             slope=np.diag(zeros),
             bias=zeros,
             cholesky=np.eye(dimension),
+            beyond=zeros,
             lowest=zeros,
             highest=zeros,
         )
@@ -67,6 +70,11 @@ class LinearEstimate:
         root = np.sqrt(moments.counts * moments.durations)[:, None]
         rates = moments.means / moments.durations[:, None]
         solution = np.linalg.lstsq(design * root, rates * root, rcond=None)[0]
+        cubic = _monomials(moments.latents, degree=3)
+        beyond = np.zeros_like(rates)
+        if moments.counts.sum() > 10 * cubic.shape[1]:
+            coefficients = np.linalg.lstsq(cubic * root, rates * root, rcond=None)[0]
+            beyond = cubic @ coefficients - design @ solution
         covariance = moments.scatters / moments.durations[:, None, None]
         if not moments.scatter_is_noise:
             residual = (rates - design @ solution) * np.sqrt(moments.durations)[:, None]
@@ -85,9 +93,19 @@ class LinearEstimate:
             slope=solution[:-1].T,
             bias=solution[-1],
             cholesky=np.linalg.cholesky(sigma),
+            beyond=np.sqrt(np.average(np.square(beyond), axis=0, weights=moments.counts)),
             lowest=moments.latents.min(axis=0),
             highest=moments.latents.max(axis=0),
         )
+
+
+def _monomials(values: np.ndarray, degree: int) -> np.ndarray:
+    """All products of up to ``degree`` components, with 1: (N, d) -> (N, terms)."""
+    columns = [np.ones(len(values))]
+    for order in range(1, degree + 1):
+        for chosen in itertools.combinations_with_replacement(range(values.shape[1]), order):
+            columns.append(values[:, chosen].prod(axis=1))
+    return np.column_stack(columns)
 
 
 class SDE(nn.Module, abc.ABC):
@@ -152,17 +170,23 @@ class _MLPModule(SDE):
         self.diffusion_network = _mlp(d, d * (d + 1) // 2, model.hidden, generator)
         # y has unit variance, so a stationary process relaxes at about Sigma_ii / 2
         rate = np.maximum(np.square(estimate.cholesky).sum(1) / 2, np.abs(estimate.slope).sum(1))
-        self.register_buffer("drift_scale", torch.tensor(rate))
+        self.register_buffer("drift_scale", torch.tensor(np.maximum(rate, estimate.beyond)))
+        signs = np.ones(d) if model.signs is None else np.array(model.signs, dtype=np.float64)
+        self.symmetric = model.signs is not None
+        self.register_buffer("signs", torch.tensor(signs))
         stable = bool((np.linalg.eigvals(estimate.slope).real < 0).all())
-        outer = estimate.slope if stable else np.zeros_like(estimate.slope)
+        outer = estimate.slope if stable else -np.diag(rate)
         self.register_buffer("outer_slope", torch.tensor(outer))
         self.register_buffer("lowest", torch.tensor(estimate.lowest))
         self.register_buffer("highest", torch.tensor(estimate.highest))
         rows, columns = np.tril_indices(d)
+        self.register_buffer("entry_signs", torch.tensor(signs[rows] * signs[columns]))
         self.register_buffer("entries", torch.as_tensor(rows * d + columns))
         self.register_buffer("on_diagonal", torch.as_tensor(rows == columns))
 
     drift_scale: Tensor
+    signs: Tensor
+    entry_signs: Tensor
     outer_slope: Tensor
     lowest: Tensor
     highest: Tensor
@@ -171,17 +195,27 @@ class _MLPModule(SDE):
 
     def drift(self, y: Tensor) -> Tensor:
         seen = y.clamp(self.lowest, self.highest)
-        inside = self.linear.drift(seen) + self.drift_scale * self.drift_network(seen)
+        inside = self.linear.drift(seen) + self.drift_scale * self._even(
+            self.drift_network, seen, self.signs
+        )
         return inside + (y - seen) @ self.outer_slope.T
 
     def cholesky(self, y: Tensor) -> Tensor:
         y = y.clamp(self.lowest, self.highest)
-        raw = self.diffusion_network(y)  # (N, d (d + 1) / 2), zero: the linear estimate
+        # (N, d (d + 1) / 2), zero: the linear estimate
+        raw = self._even(self.diffusion_network, y, self.entry_signs)
         positive = DIFFUSION_FLOOR + nn.functional.softplus(raw + math.log(math.e - 1))
         values = torch.where(self.on_diagonal, positive, raw)
         d = y.shape[1]
         factor = values.new_zeros(len(y), d * d).index_copy(1, self.entries, values)
         return self.linear.root @ factor.reshape(-1, d, d)
+
+    def _even(self, network: nn.Sequential, y: Tensor, signs: Tensor) -> Tensor:
+        """Output that changes by ``signs`` when y does by its own; without symmetry, as it is."""
+        if not self.symmetric:
+            return network(y)  # type: ignore[no-any-return]
+        mirrored = network(torch.cat([y, self.signs * y]))
+        return (mirrored[: len(y)] + signs * mirrored[len(y) :]) / 2
 
 
 @final
@@ -192,14 +226,27 @@ class MLPSDE(SDEModel):
     T is lower triangular with a softplus diagonal. hidden: widths of the hidden layers (the paper:
     64, 64, 64). Activation SiLU, which is smooth. A network knows nothing of what it has not seen:
     outside the box of the training latents the diffusion is that at its edge, and the drift goes on
-    with the slope of the linear SDE (if that is stable, else without any).
+    with the slope of the linear SDE (if that is stable; else back to the box, at about the rate at
+    which a stationary process of this noise relaxes).
+
+    signs: None, or one of +-1 per latent, for a system that is symmetric under z -> signs z (spin
+    flip at zero field: -1 for M, 1 for rho). Drift and diffusion then have the symmetry exactly.
+
+    Raises: ValueError: signs of another length or value.
     """
 
     dimension: int
     hidden: tuple[int, ...] = (64, 64, 64)
+    signs: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
+        if self.signs is not None:
+            object.__setattr__(self, "signs", tuple(self.signs))
+            if len(self.signs) != self.dimension or not set(self.signs) <= {-1, 1}:
+                raise ValueError(
+                    f"signs = {self.signs}: must be {self.dimension} numbers, each -1 or 1"
+                )
 
     def build(self, estimate: LinearEstimate, generator: torch.Generator) -> SDE:
         return _MLPModule(self, estimate, generator).double()
