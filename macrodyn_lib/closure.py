@@ -1,9 +1,127 @@
-"""From patch pairs to latent pairs: which increments the SDE is fitted to.
+"""Closures learned from snapshots, and from patch pairs to latent pairs.
 
-The latent state is z = phi*(x), the given observables; learned closures will join them here.
+The latent state is z = (phi*(x), phi_hat(x)): given observables and, if wanted, closures, means
+over the patches of a function of one patch. Two are offered: ``fit_block_closure`` here, linear and
+learned in closed form, and the paper's ``autoencoder``.
 """
 
-from macrodyn_lib.records import LatentPairs, PatchPairs
+import dataclasses
+import itertools
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from macrodyn_lib.lattice import Patching
+from macrodyn_lib.records import LatentPairs, PatchPairs, Snapshots
+
+ROWS = 1024  # snapshots whose moments are taken together, a few megabytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BlockClosure:
+    """phi_hat = weights' (g - centre), g the second moments of block means in a patch.
+
+    At each block edge l = 1, 2, 4, ... the patch is cut into blocks; g has the mean square of the
+    block means and the mean product of neighbouring ones, along the axes and along the diagonals.
+
+    weights: (features, d_hat).  centre: (features,).  names: of the features.
+    """
+
+    weights: np.ndarray
+    centre: np.ndarray
+    names: tuple[str, ...]
+
+    @property
+    def dimension(self) -> int:
+        return int(self.weights.shape[1])
+
+    def __call__(self, patches: np.ndarray) -> np.ndarray:
+        """(B, *patch) -> (B, d_hat)."""
+        return (_block_moments(patches)[0] - self.centre) @ self.weights
+
+
+def fit_block_closure(
+    snapshots: Snapshots, observables: np.ndarray, patching: Patching, dimension: int
+) -> BlockClosure:
+    """The directions in which the block moments vary most when the observables are known.
+
+    The moments g of every snapshot, in units of their standard deviation, less their best cubic fit
+    in phi*, and the principal components of what remains: the linear counterpart of an autoencoder
+    that is given phi*. Each closure has variance 1 over the snapshots.
+
+    Args:   snapshots: (N, *lattice).  observables: (N, d*), phi* of them.  dimension: d_hat >= 1.
+    Raises: ValueError: dimension out of range for the number of moments.
+    """
+    parts: list[np.ndarray] = []
+    names: tuple[str, ...] = ()
+    for rows in range(0, len(snapshots), ROWS):
+        patches = patching.split(snapshots.states[rows : rows + ROWS])
+        values, names = _block_moments(patches.reshape(-1, *patches.shape[2:]))
+        parts.append(values.reshape(*patches.shape[:2], -1).mean(axis=1))
+    moments = np.concatenate(parts)
+    spread = moments.std(axis=0)
+    varies = spread > 1e-12
+    if not 1 <= dimension <= varies.sum():
+        raise ValueError(f"dimension = {dimension}: must be 1 to {varies.sum()}, the block moments")
+    scale = np.where(varies, spread, np.inf)
+    y = (observables - observables.mean(axis=0)) / observables.std(axis=0)
+    powers = [
+        y[:, chosen].prod(axis=1)
+        for order in range(4)
+        for chosen in itertools.combinations_with_replacement(range(y.shape[1]), order)
+    ]
+    design = np.column_stack(powers)
+    standard = (moments - moments.mean(axis=0)) / scale
+    residual = standard - design @ np.linalg.lstsq(design, standard, rcond=None)[0]
+    components = np.linalg.svd(residual, full_matrices=False)[2][:dimension]
+    weights = components.T / scale[:, None]
+    weights = weights / ((moments - moments.mean(axis=0)) @ weights).std(axis=0)
+    return BlockClosure(weights=weights, centre=moments.mean(axis=0), names=names)
+
+
+def correlations(latents: np.ndarray, known: dict[str, np.ndarray], first: int) -> Any:
+    """Correlation coefficients of the closures z[:, first:] with known quantities, as a table.
+
+    Args: latents: (N, d).  known: name -> (N,).
+    """
+    closures = latents[:, first:]
+    rows = {
+        name: [np.corrcoef(values, closure)[0, 1] for closure in closures.T]
+        for name, values in known.items()
+    }
+    columns = [f"closure {index + 1}" for index in range(closures.shape[1])]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def _block_moments(patches: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Second moments of block means: (B, *patch) -> (B, features), and their names."""
+    fields, edge = patches.astype(np.float32), 1
+    axes = tuple(range(1, patches.ndim))
+    columns, names = [], []
+    while True:
+        sides = fields.shape[1:]
+        columns.append(np.square(fields).mean(axis=axes))
+        names.append(f"square, blocks of {edge}")
+        if min(sides) > 1:
+            along = [
+                (np.delete(fields, 0, axis) * np.delete(fields, -1, axis)).mean(axis=axes)
+                for axis in axes
+            ]
+            columns.append(np.mean(along, axis=0))
+            names.append(f"neighbours, blocks of {edge}")
+            if len(axes) == 2:
+                up = fields[:, 1:, 1:] * fields[:, :-1, :-1]
+                down = fields[:, 1:, :-1] * fields[:, :-1, 1:]
+                columns.append((up + down).mean(axis=axes) / 2)
+                names.append(f"diagonals, blocks of {edge}")
+        if any(side % 2 for side in sides):
+            break
+        for axis in axes:
+            halved = (*fields.shape[:axis], fields.shape[axis] // 2, 2, *fields.shape[axis + 1 :])
+            fields = fields.reshape(halved).mean(axis=axis + 1)
+        edge *= 2
+    return np.column_stack(columns).astype(np.float64), tuple(names)
 
 
 def encode(pairs: PatchPairs) -> LatentPairs:

@@ -3,11 +3,13 @@
 Source: paper Sec. II.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from macrodyn_lib.lattice import Patch, Patching
 from macrodyn_lib.parallel import map_chunks
-from macrodyn_lib.records import PatchPairs, Snapshots
+from macrodyn_lib.records import IncrementMoments, PatchPairs, Snapshots
 from macrodyn_lib.systems.base import (
     MicroscopicSystem,
     check_integer,
@@ -17,6 +19,60 @@ from macrodyn_lib.systems.base import (
 
 # Snapshots per task: many enough that each patch index has some rows, few enough to spread.
 ROWS = 2048
+# A learned closure acts on one patch, (B, *patch) -> (B, d_hat); a lattice has the patches' mean.
+Closure = Callable[[np.ndarray], np.ndarray]
+
+
+def latent_states(
+    system: MicroscopicSystem,
+    states: np.ndarray,
+    patching: Patching,
+    closure: Closure | None = None,
+) -> np.ndarray:
+    """z = (phi*(x), phi_hat(x)), phi_hat(x) = (1/K) sum_I closure(x_I).
+
+    Returns: (B, *lattice) -> (B, d), the closures after the observables.
+    Source: paper Eq. 1.
+    """
+    observables = system.observables(states)
+    if closure is None:
+        return observables
+    patches = patching.split(states)
+    values = closure(patches.reshape(-1, *patches.shape[2:]))
+    return np.column_stack([observables, values.reshape(*patches.shape[:2], -1).mean(axis=1)])
+
+
+def rate_increments(
+    system: MicroscopicSystem, snapshots: Snapshots, *, description: str | None = None
+) -> IncrementMoments:
+    """The limit dt -> 0 of partial evolution of every patch, computed from the rates.
+
+    Means are b(x) = sum_i r_i [phi*(x^i) - phi*(x)], scatters S(x) = sum_i r_i [..][..]': no noise
+    of sampling, no boundary error, no noise scale (n_patches = 1). What is lost is memory: a lag.
+
+    Raises: ValueError: the system does not know its rates.
+    """
+
+    def run(
+        rows: slice, _generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        states = snapshots.states[rows]
+        return system.observables(states), *system.rate_moments(states)
+
+    unused = np.random.default_rng(0)
+    parts = map_chunks(run, len(snapshots), unused, chunk=ROWS, description=description)
+    latents, means, scatters = (np.concatenate(column) for column in zip(*parts, strict=True))
+    ones = np.ones(len(latents))
+    return IncrementMoments(
+        latents=latents,
+        means=means,
+        scatters=scatters,
+        durations=ones,
+        counts=ones,
+        n_patches=1,
+        scatter_is_noise=True,
+        groups=snapshots.groups,
+    )
 
 
 def evolve_patches(
@@ -28,6 +84,7 @@ def evolve_patches(
     events: int | None = None,
     patches_per_snapshot: int = 1,
     twins: bool = False,
+    closure: Closure | None = None,
     rng: np.random.Generator,
     description: str | None = None,
 ) -> PatchPairs:
@@ -43,6 +100,8 @@ def evolve_patches(
         patches_per_snapshot: distinct patches of one snapshot, each evolved from it by itself.
         twins: continue each patch twice, independently; half the mean squared difference is the
             covariance without the spread of the drift between patches.
+        closure: learned closures of a patch, appended to the observables; their increment is
+            closure(x'_I) - closure(x_I).
     Raises:  ValueError: not exactly one of duration and events; the patch does not divide it.
     """
     if (duration is None) == (events is None):
@@ -74,7 +133,7 @@ def evolve_patches(
 
     def run(rows: slice, generator: np.random.Generator) -> dict[str, np.ndarray]:
         states = snapshots.states[rows]
-        before = system.observables(states)
+        before = latent_states(system, states, patching, closure)
         order = generator.permuted(np.tile(np.arange(len(patches)), (len(states), 1)), axis=1)
         chosen = order[:, :patches_per_snapshot]
         shape = (*chosen.shape, before.shape[1])
@@ -88,10 +147,12 @@ def evolve_patches(
             for twin in range(continuations):
                 evolved, elapsed = move(source, patch, generator)
                 increments[twin][at] = _increment(
-                    system, source, evolved, before[at[0]], patch, len(patches)
+                    system, source, evolved, before[at[0]], patch, len(patches), closure
                 )
                 if twin == 0:
-                    patch_observables[at] = system.observables(patch.extract(evolved))
+                    after = patch.extract(evolved)
+                    columns = [system.observables(after), *([closure(after)] if closure else [])]
+                    patch_observables[at] = np.column_stack(columns)
                     durations[at] = elapsed
         flat = increments.reshape(continuations, -1, shape[-1])
         return {
@@ -119,8 +180,12 @@ def _increment(
     observables: np.ndarray,
     patch: Patch,
     n_patches: int,
+    closure: Closure | None,
 ) -> np.ndarray:
+    after, before = patch.extract(evolved), patch.extract(states)
     if system.observables_are_site_means:
-        after, before = patch.extract(evolved), patch.extract(states)
-        return system.observables(after) - system.observables(before)
-    return n_patches * (system.observables(evolved) - observables)
+        given = system.observables(after) - system.observables(before)
+    else:
+        moved = system.observables(evolved)
+        given = n_patches * (moved - observables[:, : moved.shape[1]])
+    return given if closure is None else np.column_stack([given, closure(after) - closure(before)])
