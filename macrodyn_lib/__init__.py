@@ -19,7 +19,17 @@ _HOME = {
     "Ising": "systems.ising",
     "LocalRelax": "upsampling",
     "upsample": "upsampling",
+    "relax_ladder": "upsampling",
+    "relaxed_initial_states": "upsampling",
     "evolve_patches": "partial_evolution",
+    "rate_increments": "partial_evolution",
+    "latent_states": "partial_evolution",
+    "IncrementMoments": "records",
+    "BlockClosure": "closure",
+    "fit_block_closure": "closure",
+    "AutoencoderSettings": "autoencoder",
+    "AutoencoderClosure": "autoencoder",
+    "fit_autoencoder": "autoencoder",
     "encode": "closure",
     "encode_naive": "closure",
     "LinearSDE": "sde",
@@ -34,7 +44,7 @@ _HOME = {
     "CheckpointError": "errors",
     "DivergedError": "errors",
 }
-_MODULES = {"exact", "pipeline", "plotting", "statistics", "study", "widgets"}
+_MODULES = {"closure", "exact", "pipeline", "plotting", "statistics", "study", "widgets"}
 
 __all__ = sorted([*_HOME, *_MODULES])
 

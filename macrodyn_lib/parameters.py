@@ -118,13 +118,53 @@ class CurieWeissParameters(StudyParameters):
 
     @model_validator(mode="after")
     def _patches_tile_the_lattice(self) -> "CurieWeissParameters":
-        allowed = [side for side in range(1, self.side + 1) if _upsampling_reaches(self.side, side)]
-        if self.patch_side not in allowed:
+        _check_patch_side(self.side, self.patch_side)
+        return self
+
+
+class IsingParameters(StudyParameters):
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"snapshots": 2000, "members": 2, "rollouts": 4, "training_steps": 150, "words": 2,
+                  "variants": "few"},
+        "quick": {"snapshots": 12000, "members": 4, "rollouts": 8, "training_steps": 600,
+                  "words": 2, "variants": "few"},
+        "paper": {"snapshots": 64000, "members": 8, "rollouts": 32, "training_steps": 3000,
+                  "words": 16, "variants": "all"},
+    }  # fmt: skip
+    side: Annotated[int, Field(ge=4)] = 64
+    patch_side: Annotated[int, Field(ge=2)] = 16
+    temperature: Positive = 2.5
+    field: Finite = 0.1
+    closure_dimension: Annotated[int, Field(ge=0, le=6)] = 2
+    boundary: Annotated[str, Field(pattern=r"^(ghost|periodic|buffer(\(\d+\))?)$")] = "ghost"
+    patch_duration: Positive | None = None
+    noise_scale: Positive | None = None
+    increments: Literal["sampled", "rates"] = "sampled"
+    test_magnetizations: Magnetizations = [-0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75]
+    snapshots: Annotated[int, Field(ge=100)]
+    members: Annotated[int, Field(ge=2)]
+    rollouts: Annotated[int, Field(ge=2)]
+    training_steps: Count
+    words: Annotated[int, Field(ge=2)]
+    variants: Literal["few", "all"]
+
+    @model_validator(mode="after")
+    def _patches_tile_the_lattice(self) -> "IsingParameters":
+        _check_patch_side(self.side, self.patch_side)
+        if self.increments == "rates" and self.closure_dimension > 0:
             raise ValueError(
-                f"patch_side = {self.patch_side}: must divide side = {self.side} into 2^a 3^b "
-                f"parts; allowed: {', '.join(map(str, allowed))}"
+                f"closure_dimension = {self.closure_dimension}: must be 0 with increments = 'rates'"
             )
         return self
+
+
+def _check_patch_side(side: int, patch_side: int) -> None:
+    allowed = [part for part in range(1, side + 1) if _upsampling_reaches(side, part)]
+    if patch_side not in allowed:
+        raise ValueError(
+            f"patch_side = {patch_side}: must divide side = {side} into 2^a 3^b "
+            f"parts; allowed: {', '.join(map(str, allowed))}"
+        )
 
 
 def _upsampling_reaches(side: int, patch_side: int) -> bool:
@@ -136,6 +176,7 @@ NOTEBOOKS: dict[str, type[StudyParameters]] = {
     "00_quickstart": QuickstartParameters,
     "01_linear_chain": LinearChainParameters,
     "03_curie_weiss": CurieWeissParameters,
+    "04_ising": IsingParameters,
 }
 
 

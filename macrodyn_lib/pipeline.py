@@ -3,24 +3,28 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from macrodyn_lib.closure import encode, encode_naive
+from macrodyn_lib.closure import BlockClosure, encode, encode_naive, fit_block_closure
 from macrodyn_lib.fitting import FittedSDE, TrainingSettings, fit_ensemble
 from macrodyn_lib.lattice import Patching
 from macrodyn_lib.parallel import map_tasks
-from macrodyn_lib.partial_evolution import evolve_patches
-from macrodyn_lib.records import LatentPairs, PatchPairs, Snapshots
+from macrodyn_lib.partial_evolution import evolve_patches, latent_states, rate_increments
+from macrodyn_lib.records import IncrementMoments, LatentPairs, PatchPairs, Snapshots
 from macrodyn_lib.rollouts import EnsemblePaths, rollout_ensemble
-from macrodyn_lib.sde import MLPSDE, LinearSDE
+from macrodyn_lib.sde import MLPSDE
 from macrodyn_lib.statistics import Estimate
 from macrodyn_lib.systems.base import MicroscopicSystem
 from macrodyn_lib.systems.curie_weiss import CurieWeiss
-from macrodyn_lib.upsampling import LocalRelax, upsample
+from macrodyn_lib.systems.ising import Ising
+from macrodyn_lib.upsampling import relax_ladder, relaxed_initial_states, upsample
+
+# Evolving all of a snapshot's patches has less noise than evolving one; beyond this it hardly pays.
+MOST_PATCHES = 16
 
 
 def simulate_snapshots(
@@ -80,25 +84,38 @@ def simulate_patch_pairs(
 class Recipe:
     """How the dynamics of a large lattice is learned from small simulations and patches.
 
-    patch_side: edge of the small system and of a patch.  snapshots: number of large ones.
-    times: at which the small runs are recorded.  relax_duration: of LocalRelax, per tile.
-    duration: of partial evolution, dt.  members: independent fits.
+    patch_side: edge of the small system and of a patch.  snapshots: number of large ones, of which
+    the share ``initial_fraction`` are relaxed initial states, the others upsampled from small runs
+    recorded at ``times``.  relax_durations: of LocalRelax per tile, each for an equal part of them.
+    source: "direct" takes true snapshots of the large system instead (for comparison only).
+    duration: of partial evolution, dt.  increments: "sampled" patch pairs, or "rates".
+    boundary: of the patches.  closure_dimension: of the block closure.
+    hidden, signs: of the MLPSDE.  members: independent fits.  noise_scale: None: K.
     """
 
     patch_side: int
     snapshots: int
     times: tuple[float, ...]
-    relax_duration: float
+    relax_durations: tuple[float, ...]
     duration: float
     members: int
-    model: LinearSDE | MLPSDE
     settings: TrainingSettings
+    hidden: tuple[int, ...] = (32, 32)
+    signs: tuple[int, ...] | None = None
+    noise_scale: float | None = None
+    initial_fraction: float = 0.0
+    source: Literal["upsampled", "direct"] = "upsampled"
+    increments: Literal["sampled", "rates"] = "sampled"
+    boundary: str = "ghost"
+    closure_dimension: int = 0
 
-    def with_patch_side(self, patch_side: int) -> Self:
-        return dataclasses.replace(self, patch_side=patch_side)
+    def but(self, **changes: Any) -> Self:
+        """The same recipe with some ingredients changed."""
+        return dataclasses.replace(self, **changes)
 
-    def with_duration(self, duration: float) -> Self:
-        return dataclasses.replace(self, duration=duration)
+    @property
+    def patching(self) -> Patching:
+        return Patching(side=self.patch_side, boundary=self.boundary)
 
     def small_snapshots(self, system: MicroscopicSystem, rng: np.random.Generator) -> Snapshots:
         """Step 1, D_s: enough small runs for as many snapshots as the large pool has."""
@@ -114,55 +131,141 @@ class Recipe:
         system: MicroscopicSystem,
         small: Snapshots,
         rng: np.random.Generator,
+        description: str | None = None,
     ) -> Snapshots:
-        """Step 2, D: hierarchical upsampling, LocalRelax in tiles of the small system's size."""
-        relax = LocalRelax(side=self.patch_side, duration=self.relax_duration)
-        return upsample(small, to=system, count=self.snapshots, relax=relax, rng=rng)
+        """Step 2, D: upsampled and relaxed in tiles of the small system's size, and initial states.
+
+        A small system as large as the large one needs neither.
+        """
+        if small.lattice_shape == system.lattice_shape:
+            return small
+        upsample_rng, initial_rng = rng.spawn(2)
+        ladder = relax_ladder(self.patch_side, self.relax_durations)
+        n_initial = round(self.initial_fraction * self.snapshots)
+        parts = []
+        if n_initial < self.snapshots:
+            parts.append(
+                upsample(
+                    small,
+                    to=system,
+                    count=self.snapshots - n_initial,
+                    relax=ladder,
+                    rng=upsample_rng,
+                    description=description,
+                )
+            )
+        if n_initial > 0:
+            parts.append(
+                relaxed_initial_states(
+                    system, n_initial, relax=ladder, rng=initial_rng, description=description
+                )
+            )
+        return Snapshots.concatenate(parts)
+
+    def snapshots_of(self, system: MicroscopicSystem, rng: np.random.Generator) -> Snapshots:
+        """Steps 1 and 2, or for source "direct" the snapshots they stand for."""
+        small_rng, large_rng = rng.spawn(2)
+        side = system.lattice_shape[0] if self.source == "direct" else self.patch_side
+        small = self.but(patch_side=side).small_snapshots(system, small_rng)
+        return self.large_snapshots(system, small, large_rng)
+
+    def closure(self, system: MicroscopicSystem, snapshots: Snapshots) -> BlockClosure | None:
+        """Step 4: closures learned from the snapshots; None for dimension 0."""
+        if self.closure_dimension == 0:
+            return None
+        if self.increments == "rates":
+            raise ValueError("increments = 'rates': only for the observables, closure_dimension 0")
+        observables = system.observables(snapshots.states)
+        return fit_block_closure(snapshots, observables, self.patching, self.closure_dimension)
 
     def patch_pairs(
         self,
         system: MicroscopicSystem,
         large: Snapshots,
         rng: np.random.Generator,
+        closure: BlockClosure | None = None,
+        description: str | None = None,
     ) -> PatchPairs:
-        """Step 3: every patch of every snapshot evolved by itself, twice (twins)."""
-        patching = Patching(side=self.patch_side)
+        """Step 3: patches of every snapshot, each evolved by itself, twice (twins)."""
+        n_patches = len(self.patching.patches(system.lattice_shape, periodic=system.periodic))
         return evolve_patches(
             system,
             large,
-            patching,
+            self.patching,
             duration=self.duration,
-            patches_per_snapshot=len(patching.patches(system.lattice_shape)),
+            patches_per_snapshot=min(n_patches, MOST_PATCHES),
             twins=True,
+            closure=closure,
             rng=rng,
+            description=description,
         )
 
-    def patch_pairs_from_scratch(
-        self, system: MicroscopicSystem, rng: np.random.Generator
-    ) -> PatchPairs:
-        """Steps 1 to 3."""
-        small_rng, large_rng, patch_rng = rng.spawn(3)
-        small = self.small_snapshots(system, small_rng)
-        return self.patch_pairs(system, self.large_snapshots(system, small, large_rng), patch_rng)
+    def model(self, system: MicroscopicSystem) -> MLPSDE:
+        dimension = len(system.observable_names) + self.closure_dimension
+        return MLPSDE(dimension, hidden=self.hidden, signs=self.signs)
 
-    def fit(self, pairs: LatentPairs, rng: np.random.Generator) -> list[FittedSDE]:
-        """Step 5: an ensemble with noise scale K (1 for naive pairs)."""
+    def fit(
+        self,
+        system: MicroscopicSystem,
+        increments: LatentPairs | IncrementMoments,
+        rng: np.random.Generator,
+        description: str | None = None,
+    ) -> list[FittedSDE]:
+        """Step 5: an ensemble with noise scale K (for naive pairs and for rates K is 1)."""
         return fit_ensemble(
-            pairs,
-            self.model,
+            increments,
+            self.model(system),
             members=self.members,
+            noise_scale=self.noise_scale if increments.n_patches > 1 else None,
             rng=rng,
             settings=self.settings,
+            description=description,
         )
+
+    def learn(
+        self,
+        system: MicroscopicSystem,
+        rng: np.random.Generator,
+        *,
+        snapshots: Snapshots | None = None,
+        naive: bool = False,
+    ) -> "Learned":
+        """Steps 1 to 5 (from given snapshots: 3 to 5), with the baseline on the same pairs."""
+        snapshot_rng, pairs_rng, fit_rng, naive_rng = rng.spawn(4)
+        if snapshots is None:
+            snapshots = self.snapshots_of(system, snapshot_rng)
+        closure = self.closure(system, snapshots)
+        if self.increments == "rates":
+            rates = rate_increments(system, snapshots)
+            return Learned(recipe=self, members=self.fit(system, rates, fit_rng))
+        pairs = self.patch_pairs(system, snapshots, pairs_rng, closure)
+        return Learned(
+            recipe=self,
+            closure=closure,
+            members=self.fit(system, encode(pairs), fit_rng),
+            naive_members=self.fit(system, encode_naive(pairs), naive_rng) if naive else [],
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """An ensemble fitted by a recipe, the baseline's where asked for, and their closure."""
+
+    recipe: Recipe
+    members: list[FittedSDE]
+    naive_members: list[FittedSDE] = dataclasses.field(default_factory=list)
+    closure: BlockClosure | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutTest:
     """What a fitted ensemble is tested on.
 
-    start: (B, d).  replicas: paths per member and start.  times: (T,), equally spaced.
-    true_mean: (B, T, d) of the large system.  every: the error is taken at each every-th time.
-    absolute: the relaxation time is that of the observable's modulus.
+    start: (B, d*), observables.  replicas: paths per member and start.  times: (T,), equally
+    spaced.  true_mean: (B, T, d*) of the large system.  every: the error is taken at each every-th
+    time.  absolute: the relaxation time is that of the observable's modulus.
+    start_states: (B, n, *lattice), needed for closures: a path starts at the mean of their latents.
+    transient: end of the transient, whose error is reported apart.
     """
 
     start: np.ndarray
@@ -172,14 +275,31 @@ class RolloutTest:
     every: int
     max_step: float
     absolute: bool = False
+    start_states: np.ndarray | None = None
+    transient: float = 60.0
+
+    def starts(self, learned: "Learned", system: MicroscopicSystem) -> np.ndarray:
+        """(B, d): where the paths of a learned SDE start."""
+        if learned.closure is None:
+            return self.start
+        if self.start_states is None:
+            raise ValueError("start_states = None: closures need the states the paths start from")
+        return np.stack([
+            latent_states(system, states, learned.recipe.patching, learned.closure).mean(axis=0)
+            for states in self.start_states
+        ])  # fmt: skip
 
     def paths(
-        self, members: list[FittedSDE], rng: np.random.Generator, description: str | None = None
+        self,
+        members: Sequence[FittedSDE],
+        rng: np.random.Generator,
+        description: str | None = None,
+        start: np.ndarray | None = None,
     ) -> EnsemblePaths:
         """Step 6: rollouts from every start."""
         return rollout_ensemble(
             members,
-            start=self.start,
+            start=self.start if start is None else start,
             replicas=self.replicas,
             times=self.times,
             rng=rng,
@@ -187,51 +307,192 @@ class RolloutTest:
             description=description,
         )
 
-    def from_one_start(self, start: float, duration: float) -> Self:
-        """The same number of paths, all from one value of every latent, over a shorter window."""
+    def from_one_start(self, start: float | np.ndarray, duration: float) -> Self:
+        """The same number of paths, all from one point, over a shorter window."""
         kept = self.times <= duration
         return dataclasses.replace(
             self,
-            start=np.full((1, self.start.shape[1]), start),
+            start=np.broadcast_to(start, (1, self.start.shape[1])),
             replicas=self.replicas * len(self.start),
             times=self.times[kept],
             true_mean=self.true_mean[:1, kept],
         )
 
+    def shortened(self, duration: float) -> Self:
+        """The same test over a shorter window."""
+        kept = self.times <= duration
+        return dataclasses.replace(self, times=self.times[kept], true_mean=self.true_mean[:, kept])
+
     def error(self, paths: EnsemblePaths) -> Estimate:
         """Test error of the paper."""
         return paths.error(self.true_mean, self.every)
 
+    def error_transient(self, paths: EnsemblePaths) -> Estimate:
+        """The same over the transient alone, at every time."""
+        early = paths.until(self.transient)
+        return early.error(self.true_mean[:, : len(early.times)])
 
-def ablate_patch_sides(
-    system: MicroscopicSystem,
+
+def direct_paths(
+    system: Ising,
+    magnetizations: Sequence[float],
+    times: np.ndarray,
+    *,
+    words: int,
+    rng: np.random.Generator,
+    description: str | None = None,
+) -> tuple[EnsemblePaths, np.ndarray]:
+    """Direct simulation of the large system, 64 replicas a word from each magnetization.
+
+    Returns: paths (words, B, 64, T, 2), whose "members" are the words, as 64 replicas share a
+             clock; and the initial states (B, 64 words, L, L). For comparison, never for training.
+    """
+    state_rng, run_rng = rng.spawn(2)
+    starts = np.stack([
+        system.initial_states(64 * words, state_rng, magnetization=m) for m in magnetizations
+    ])  # fmt: skip
+    flat = starts.reshape(-1, *system.lattice_shape)
+    run = system.simulate(flat, times, run_rng, multispin=True, description=description)
+    paths = run.observables.reshape(len(magnetizations), words, 64, len(times), -1)
+    return EnsemblePaths(times=times, paths=paths.swapaxes(0, 1)), starts
+
+
+def direct_latent_means(
+    system: Ising,
+    starts: np.ndarray,
+    times: np.ndarray,
+    learned: "Learned",
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean path of all latents, closures too, in direct simulations, and the latents' ranges.
+
+    Args:    starts: (B, n, L, L).
+    Returns: (B, T, d), and (2, d): lowest and highest latent seen.
+    """
+    means, extremes = [], []
+    for states, generator in zip(starts, rng.spawn(len(starts)), strict=True):
+        run = system.simulate(states, times, generator, keep_states=True, multispin=True)
+        assert run.states is not None  # keep_states
+        flat = run.states.reshape(-1, *system.lattice_shape)
+        z = latent_states(system, flat, learned.recipe.patching, learned.closure)
+        means.append(z.reshape(len(states), len(times), -1).mean(axis=0))
+        extremes.append([z.min(axis=0), z.max(axis=0)])
+    ranges = np.array(extremes)
+    return np.stack(means), np.stack([ranges[:, 0].min(axis=0), ranges[:, 1].max(axis=0)])
+
+
+def error_of_latents(
+    paths: EnsemblePaths, times: np.ndarray, true_mean: np.ndarray, ranges: np.ndarray
+) -> Estimate:
+    """Test error as published: all latents count, each but M in units of its range.
+
+    times: (T',), a subset of the paths'.  true_mean: (B, T', d).  ranges: (2, d).
+    Source: published evaluation of the Ising example.
+    """
+    shift, scale = ranges[0].copy(), ranges[1] - ranges[0]
+    shift[0], scale[0] = 0.0, 1.0
+    at = np.searchsorted(paths.times, times)
+    normalised = EnsemblePaths(times=times, paths=(paths.paths[:, :, :, at] - shift) / scale)
+    return normalised.error((true_mean - shift) / scale)
+
+
+def furthest_mean(paths: EnsemblePaths, reference: EnsemblePaths) -> Estimate:
+    """The largest difference of the mean of M over all starts and times, in its standard error."""
+    (mean, error), (truth, its_error) = paths.means(), reference.means()
+    difference = np.abs(mean[..., 0] - truth[..., 0])
+    at = np.unravel_index(difference.argmax(), difference.shape)
+    combined = float(np.hypot(error[..., 0][at], its_error[..., 0][at]))
+    return Estimate(float(difference[at]), combined, len(paths.paths))
+
+
+def upsampling_quality(
+    system: Ising,
     recipe: Recipe,
-    sides: Sequence[int],
+    durations: Sequence[float],
+    count: int,
+    rng: np.random.Generator,
+) -> dict[float, Snapshots]:
+    """Upsampled equilibrium snapshots for each duration of LocalRelax, and true ones (key 0).
+
+    For the reader only: nothing of it goes into training. Small systems run for 200 time units.
+    """
+    true_rng, small_rng, *generators = rng.spawn(2 + len(durations))
+
+    def late(lattice: Ising, generator: np.random.Generator) -> Snapshots:
+        states = lattice.initial_states(count, generator)
+        run = lattice.simulate(
+            states, np.array([200.0]), generator, keep_states=True, multispin=True
+        )
+        return run.snapshots()
+
+    small = late(system.resized(recipe.patch_side), small_rng)
+    pools = {0.0: late(system, true_rng)}
+    for duration, generator in zip(durations, generators, strict=True):
+        ladder = relax_ladder(recipe.patch_side, (duration,))
+        pools[duration] = upsample(small, to=system, count=count, relax=ladder, rng=generator)
+    return pools
+
+
+def compare_recipes(
+    system: MicroscopicSystem,
+    recipes: Mapping[Any, Recipe],
     test: RolloutTest,
     rng: np.random.Generator,
-) -> dict[int, dict[str, Estimate]]:
-    """The whole method for each patch side, ours and naive on the same data."""
-    generators = rng.spawn(len(sides))
+    *,
+    snapshots: Snapshots | None = None,
+    naive: bool = False,
+) -> dict[Any, dict[str, Estimate]]:
+    """The whole method by each recipe, from given snapshots or its own, and its rollouts.
+
+    Keys of a result: error.{ours,naive}, error_transient.{ours,naive}, relaxation_time,
+    stationary.{mean,std}_M for each observable.
+    """
     tasks = [
-        (system, recipe.with_patch_side(side), test, generator)
-        for side, generator in zip(sides, generators, strict=True)
+        (system, recipe, test, generator, snapshots, naive)
+        for recipe, generator in zip(recipes.values(), rng.spawn(len(recipes)), strict=True)
     ]
-    return dict(zip(sides, map_tasks(_compare_with_naive, tasks), strict=True))
+    return dict(zip(recipes, map_tasks(_learn_and_test, tasks), strict=True))
 
 
-def _compare_with_naive(
-    system: MicroscopicSystem, recipe: Recipe, test: RolloutTest, rng: np.random.Generator
+def _learn_and_test(
+    system: MicroscopicSystem,
+    recipe: Recipe,
+    test: RolloutTest,
+    rng: np.random.Generator,
+    snapshots: Snapshots | None,
+    naive: bool,
 ) -> dict[str, Estimate]:
-    data_rng, *streams = rng.spawn(5)
-    pairs = recipe.patch_pairs_from_scratch(system, data_rng)
-    ours = test.paths(recipe.fit(encode(pairs), streams[0]), streams[1])
-    naive = test.paths(recipe.fit(encode_naive(pairs), streams[2]), streams[3])
-    return {
-        "error.ours": test.error(ours),
-        "error.naive": test.error(naive),
-        "stationary.std": ours.stationary_std(),
-        "relaxation_time": ours.relaxation_time(absolute=test.absolute),
+    learn_rng, path_rng, naive_rng = rng.spawn(3)
+    learned = recipe.learn(system, learn_rng, snapshots=snapshots, naive=naive)
+    start = test.starts(learned, system)
+    paths = test.paths(learned.members, path_rng, start=start)
+    results = summary(system, test, paths)
+    if naive:
+        theirs = test.paths(learned.naive_members, naive_rng, start=start)
+        results["error.naive"] = test.error(theirs)
+        results["error_transient.naive"] = test.error_transient(theirs)
+    return results
+
+
+def column(results: Mapping[Any, Mapping[str, Estimate]], quantity: str) -> np.ndarray:
+    """One quantity of ``compare_recipes``: values and standard errors, (2, recipes)."""
+    estimates = [result[quantity] for result in results.values()]
+    return np.array([[estimate.value, estimate.standard_error] for estimate in estimates]).T
+
+
+def summary(
+    system: MicroscopicSystem, test: RolloutTest, paths: EnsemblePaths
+) -> dict[str, Estimate]:
+    """Errors, stationary moments and relaxation time of the rollouts of a fitted ensemble."""
+    results = {
+        "error.ours": test.error(paths),
+        "error_transient.ours": test.error_transient(paths),
+        "relaxation_time": paths.relaxation_time(absolute=test.absolute),
     }
+    for index, name in enumerate(system.observable_names):
+        results[f"stationary.mean_{name}"] = paths.stationary_mean(index)
+        results[f"stationary.std_{name}"] = paths.stationary_std(index)
+    return results
 
 
 def relaxation_against_duration(
@@ -242,27 +503,11 @@ def relaxation_against_duration(
     rng: np.random.Generator,
 ) -> list[Estimate]:
     """Learned relaxation time for each duration of partial evolution, from the same snapshots."""
-    data_rng, *generators = rng.spawn(1 + len(durations))
-    small_rng, large_rng = data_rng.spawn(2)
-    small = recipe.small_snapshots(system, small_rng)
-    large = recipe.large_snapshots(system, small, large_rng)
-    tasks = [
-        (system, large, recipe.with_duration(float(duration)), test, generator)
-        for duration, generator in zip(durations, generators, strict=True)
-    ]
-    return map_tasks(_learned_relaxation, tasks)
-
-
-def _learned_relaxation(
-    system: MicroscopicSystem,
-    large: Snapshots,
-    recipe: Recipe,
-    test: RolloutTest,
-    rng: np.random.Generator,
-) -> Estimate:
-    pairs_rng, fit_rng, path_rng = rng.spawn(3)
-    members = recipe.fit(encode(recipe.patch_pairs(system, large, pairs_rng)), fit_rng)
-    return test.paths(members, path_rng).relaxation_time(absolute=test.absolute)
+    snapshot_rng, learn_rng = rng.spawn(2)
+    snapshots = recipe.snapshots_of(system, snapshot_rng)
+    recipes = {float(duration): recipe.but(duration=float(duration)) for duration in durations}
+    results = compare_recipes(system, recipes, test, learn_rng, snapshots=snapshots)
+    return [result["relaxation_time"] for result in results.values()]
 
 
 def learn_grid(
@@ -278,7 +523,7 @@ def learn_grid(
     tasks = [
         (
             dataclasses.replace(system, temperature=temperature),
-            recipe.with_patch_side(side),
+            recipe.but(patch_side=side),
             test,
             generator,
         )
@@ -290,6 +535,6 @@ def learn_grid(
 def _learn_and_predict(
     system: MicroscopicSystem, recipe: Recipe, test: RolloutTest, rng: np.random.Generator
 ) -> tuple[list[FittedSDE], EnsemblePaths]:
-    data_rng, fit_rng, path_rng = rng.spawn(3)
-    fits = recipe.fit(encode(recipe.patch_pairs_from_scratch(system, data_rng)), fit_rng)
-    return fits, test.paths(fits, path_rng)
+    learn_rng, path_rng = rng.spawn(2)
+    learned = recipe.learn(system, learn_rng)
+    return learned.members, test.paths(learned.members, path_rng)

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 REFERENCE, OURS, NAIVE, SMALL, MUTED = "#000000", "#0072B2", "#D55E00", "#009E73", "#999999"
@@ -155,25 +156,28 @@ def errors_against_patch_side(
 def lag_time(
     durations: np.ndarray,
     measured: tuple[np.ndarray, np.ndarray],
-    predicted: tuple[np.ndarray, np.ndarray],
+    predicted: tuple[np.ndarray, np.ndarray] | None,
     *,
     chosen: float,
     unit: str,
     title: str = "",
+    quantity: str = "relaxation time / exact",
 ) -> Figure:
-    """Learned over exact relaxation time against the duration of partial evolution.
+    """Learned over true relaxation time against the duration of partial evolution.
 
-    measured: (ratios (D,), standard errors (D,)).  predicted: (durations (P,), ratios (P,)).
+    measured: (ratios (D,), standard errors (D,)).  predicted: (durations (P,), ratios (P,)), if
+    theory knows them.
     """
     figure, (panel,) = panels(1, width=5.5)
     panel.axhline(1, color=MUTED, lw=1)
     panel.axvline(chosen, color=MUTED, lw=1, ls=":", label=f"chosen δt = {chosen:g}")
-    panel.plot(*predicted, color=REFERENCE, ls="--", lw=1.3, label="exact prediction")
+    if predicted is not None:
+        panel.plot(*predicted, color=REFERENCE, ls="--", lw=1.3, label="exact prediction")
     value, error = measured
     panel.errorbar(durations, value, yerr=error, color=OURS, marker="o", ms=4, ls="", capsize=2,
                    label="learned")  # fmt: skip
     panel.set_xscale("log")
-    label(panel, f"duration δt of partial evolution ({unit})", "relaxation time / exact", title)
+    label(panel, f"duration δt of partial evolution ({unit})", quantity, title)
     return figure
 
 
@@ -257,4 +261,79 @@ def drift_overview(
         panel.plot(z, curve, color=REFERENCE, ls="--", lw=1.3, label="exact")
         panel.axhline(0, color=MUTED, lw=0.8)
         label(panel, "M", "drift μ(M) (1/time)", f"T = {temperature:g}", legend=panel is axes[0])
+    return figure
+
+
+def path_grid(
+    times: np.ndarray,
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    reference: tuple[np.ndarray, np.ndarray],
+    *,
+    observables: Sequence[str],
+    unit: str,
+    title: str = "",
+) -> Figure:
+    """Mean and standard deviation of each observable against time (the paper's figure 4).
+
+    curves: label -> (means (T, d), stds (T, d)).  reference: those of direct simulation.
+    """
+    figure, axes = panels(2 * len(observables), width=3.4, height=3.0)
+    for index, name in enumerate(observables):
+        left, right = axes[2 * index : 2 * index + 2]
+        for (which, (mean, std)), color in zip(curves.items(), (OURS, NAIVE), strict=False):
+            band(left, times, mean[:, index], std[:, index], color=color, label=which)
+            right.plot(times, std[:, index], color=color, lw=1.6)
+        for panel, values in zip((left, right), reference, strict=True):
+            panel.plot(times, values[:, index], color=REFERENCE, ls="--", lw=1.3, label="direct")
+        label(left, f"time ({unit})", f"mean of {name} (band: ± 1 std)", title, legend=index == 0)
+        label(right, f"time ({unit})", f"std of {name}", legend=False)
+        title = ""
+    return figure
+
+
+def quality_of_snapshots(
+    pools: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], magnetization_range: float = 1.0
+) -> Figure:
+    """Upsampled snapshots beside true ones (the first pool, black).
+
+    pools: label -> (correlation function (R,), structure factor (k,), magnetizations (N,)).
+    """
+    figure, (left, middle, right) = panels(3, width=3.8, height=3.2)
+    shades = plt.get_cmap("cividis")(np.linspace(0, 0.85, max(len(pools) - 1, 1)))
+    colors = [REFERENCE, *(to_hex(shade) for shade in shades)]
+    bins = np.linspace(-magnetization_range, magnetization_range, 60).tolist()
+    for (name, (correlation, factor, m)), color in zip(pools.items(), colors, strict=True):
+        style: dict[str, Any] = {"color": color, "label": name}
+        style["lw"] = 2.2 if color == REFERENCE else 1.3
+        left.plot(correlation, **style)
+        middle.semilogy(np.arange(1, len(factor)), factor[1:], **style)
+        right.hist(m, bins=bins, density=True, histtype="step", **style)
+    label(left, "distance r (sites)", "C(r) = ⟨s(0) s(r)⟩", "Two-point correlation")
+    label(middle, "j, with k = 2πj/L", "S(k)", "Structure factor", legend=False)
+    label(right, "M", "density of M", "Magnetization", legend=False)
+    return figure
+
+
+def variants(
+    results: Mapping[str, Mapping[str, tuple[float, float]]],
+    references: Mapping[str, float | None],
+    *,
+    title: str = "",
+) -> Figure:
+    """Each quantity for a few variants of the method, with two standard errors.
+
+    results: variant -> quantity -> (value, standard error).  references: quantity -> line or None.
+    """
+    figure, axes = panels(len(references), width=3.6, height=0.8 + 0.36 * len(results))
+    for panel, (quantity, reference) in zip(axes, references.items(), strict=True):
+        if reference is not None:
+            panel.axvline(reference, color=REFERENCE, ls="--", lw=1.3)
+        for row, result in enumerate(results.values()):
+            value, error = result[quantity]
+            panel.errorbar(value, -row, xerr=2 * error, color=OURS, marker="o", ms=4, capsize=2)
+        panel.set_yticks([-row for row in range(len(results))], list(results))
+        if panel is not axes[0]:
+            panel.set_yticklabels([])
+        label(panel, quantity, "", title, legend=False)
+        title = ""
     return figure

@@ -135,8 +135,12 @@ class EnsemblePaths:
         return np.sqrt(self.paths.var(axis=2, ddof=1).mean(axis=0))
 
     def error(self, true_mean: np.ndarray, every: int = 1) -> Estimate:
-        """Test error of the paper against the true mean (B, T, d), at each ``every``-th time."""
-        means, truth = self.paths.mean(axis=2)[:, :, ::every], true_mean[:, ::every]
+        """Test error of the paper against the true mean (B, T, d*), at each ``every``-th time.
+
+        Only the first d* components count: closures have no unit.
+        """
+        means = self.paths[..., : true_mean.shape[2]].mean(axis=2)[:, :, ::every]
+        truth = true_mean[:, ::every]
         return jackknife(means, lambda kept: relative_error(kept.mean(axis=0), truth))
 
     def mean_at(self, start: int, time: float, component: int = 0) -> Estimate:
@@ -169,6 +173,11 @@ class EnsemblePaths:
         return jackknife(
             late, lambda kept: relaxation_time(kept.reshape(-1, kept.shape[-1]), spacing)
         )
+
+    def until(self, time: float) -> "EnsemblePaths":
+        """The paths up to ``time``."""
+        kept = self.times <= time
+        return EnsemblePaths(times=self.times[kept], paths=self.paths[:, :, :, kept])
 
     def longest_lag(self) -> float:
         """The longest relaxation time that ``relaxation_time`` can see, a quarter of the paths."""

@@ -113,3 +113,41 @@ def relaxation_time(series: np.ndarray, spacing: float) -> float:
     after = below[0]
     high, low = correlation[after - 1], correlation[after]
     return float(spacing * (after - 1 + (high - math.exp(-1)) / (high - low)))
+
+
+def correlation_function(states: np.ndarray) -> np.ndarray:
+    """Two-point function along the axes, C(r) = <s(x) s(x + r)>, mean over sites and axes.
+
+    Args: states: (B, L, L), periodic.  Returns: (B, L // 2 + 1), r = 0, 1, ...
+    """
+    power = np.square(np.abs(np.fft.rfft2(states.astype(np.float64))))
+    full = np.fft.irfft2(power, s=states.shape[1:]) / math.prod(states.shape[1:])
+    count = states.shape[1] // 2 + 1
+    return (full[:, 0, :count] + full[:, :count, 0]) / 2
+
+
+def structure_factor(states: np.ndarray) -> np.ndarray:
+    """S(k) = |sum_x s(x) exp(-i k x)|^2 / L^2 for k along the axes, mean over both.
+
+    Args: states: (B, L, L), periodic.  Returns: (B, L // 2 + 1), k = 2 pi j / L.
+    """
+    power = np.square(np.abs(np.fft.fft2(states.astype(np.float64)))) / math.prod(states.shape[1:])
+    count = states.shape[1] // 2 + 1
+    return (power[:, 0, :count] + power[:, :count, 0]) / 2
+
+
+def susceptibility(m: np.ndarray, n_sites: int, temperature: float) -> float:
+    """X = (n / T) (<m^2> - <|m|>^2) of magnetizations m, any shape."""
+    m = np.asarray(m, dtype=np.float64)
+    return float(n_sites / temperature * (np.square(m).mean() - np.abs(m).mean() ** 2))
+
+
+def binder_cumulant(m: np.ndarray) -> float:
+    """U = 1 - <m^4> / (3 <m^2>^2) of magnetizations m, any shape; 2/3 for m = +-const.
+
+    Raises: ValueError: all m are zero.
+    """
+    squares = np.square(np.asarray(m, dtype=np.float64))
+    if not squares.any():
+        raise ValueError("m is zero everywhere: the Binder cumulant is undefined")
+    return float(1 - np.square(squares).mean() / (3 * squares.mean() ** 2))

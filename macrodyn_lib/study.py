@@ -128,7 +128,7 @@ class Run:
         name: str,
         estimate: Estimate | float,
         *,
-        reference: float | None = None,
+        reference: Estimate | float | None = None,
         kind: ReferenceKind | None = None,
         z: float = 0.0,
         relative: float | None = None,
@@ -142,11 +142,16 @@ class Run:
         members by Student's t, so that the false-alarm rate is that of z), the tolerance
         being ``absolute`` plus ``relative`` times |reference|, so that noise alone does not fail a
         run of little effort and a small error bar leaves nothing but the tolerance.
+        A reference that is an estimate adds its own standard error in squares.
         Without one: value <= ``below`` or value > ``above``.
         """
         if not isinstance(estimate, Estimate):
             estimate = Estimate(float(estimate))
         value, error = estimate.value, estimate.standard_error
+        combined = error or 0.0
+        if isinstance(reference, Estimate):
+            combined = math.hypot(combined, reference.standard_error or 0.0)
+            reference = reference.value
         if below is not None:
             passed, criterion = value <= below, f"value <= {below:.4g}"
         elif above is not None:
@@ -158,7 +163,7 @@ class Run:
                 raise ValueError(f"check {name}: needs z, absolute, relative, below or above")
             tolerance = absolute + (relative or 0.0) * abs(reference)
             multiple = estimate.allowance(z) if z > 0 else 0.0
-            passed = abs(value - reference) <= tolerance + multiple * (error or 0.0)
+            passed = abs(value - reference) <= tolerance + multiple * combined
             allowed = [f"{relative:.0%} of the reference"] if relative is not None else []
             allowed += [f"{absolute:g}"] if absolute > 0 else []
             allowed += [f"{multiple:.2g} standard errors"] if z > 0 else []

@@ -4,6 +4,8 @@ Source: paper Sec. II and Algorithm 1, D(i) = LocalRelax(Upsample(D(i-1))).
 """
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -55,25 +57,64 @@ class LocalRelax:
         return system.relax_patches(states, tiles, self.duration, rng)
 
 
+def relax_ladder(side: int, durations: Sequence[float]) -> tuple[LocalRelax | None, ...]:
+    """One LocalRelax for each duration per tile (in passes of at most 1); 0: none.
+
+    Snapshots relaxed for different times cover the way from far from equilibrium to equilibrium.
+    """
+    return tuple(
+        LocalRelax(side=side, duration=duration / math.ceil(duration), passes=math.ceil(duration))
+        if duration > 0
+        else None
+        for duration in durations
+    )
+
+
+def relaxed_initial_states(
+    system: MicroscopicSystem,
+    count: int,
+    *,
+    relax: Sequence[LocalRelax | None],
+    rng: np.random.Generator,
+    description: str | None = None,
+) -> Snapshots:
+    """Initial states of the large system itself, each relaxed in tiles by one rung of the ladder.
+
+    Making an initial state needs no simulation, and relaxing it only simulations of patches. They
+    cover what upsampled snapshots cannot: states without correlations. Each is its own group.
+    Source: published code (random configurations appended to D), here with relaxation.
+    """
+
+    def run(rows: slice, generator: np.random.Generator) -> np.ndarray:
+        states = system.initial_states(rows.stop - rows.start, generator)
+        rung = relax[rows.start // ROWS % len(relax)]
+        return states if rung is None else rung(system, states, generator)
+
+    parts = map_chunks(run, count, rng, chunk=ROWS, description=description)
+    return Snapshots(states=np.concatenate(parts), groups=np.arange(count))
+
+
 def upsample(
     snapshots: Snapshots,
     *,
     to: MicroscopicSystem,
     count: int,
-    relax: LocalRelax | None,
+    relax: LocalRelax | Sequence[LocalRelax | None] | None,
     rng: np.random.Generator,
     description: str | None = None,
 ) -> Snapshots:
     """Enlarge snapshots by factors of 2 (then 3) up to the lattice of ``to``, relaxing each time.
 
     Every level draws ``count`` snapshots with replacement from the level below; a snapshot keeps
-    the group of the small trajectory it descends from. ``relax`` None: naive upsampling. Snapshots
-    that have the size of ``to`` already are returned as they are.
+    the group of the small trajectory it descends from. ``relax`` None: naive upsampling; several:
+    one of them for each snapshot of the last level in turn, the last of them at the levels before.
+    Snapshots that have the size of ``to`` already are returned as they are.
 
     Raises: ValueError: the lattice of ``to`` is not 2^a 3^b times that of the snapshots.
     """
     states, groups = snapshots.states, snapshots.groups
     assert groups is not None  # set in Snapshots.__post_init__
+    rungs = [relax] if relax is None or isinstance(relax, LocalRelax) else list(relax)
     for factor in _factors(snapshots.lattice_shape, to.lattice_shape):
         level = to.resized(states.shape[1] * factor)
         chosen = rng.integers(len(states), size=count)
@@ -88,7 +129,9 @@ def upsample(
             factor: int = factor,
         ) -> np.ndarray:
             enlarged = level.upsampled(source[chosen[rows]], factor)
-            return enlarged if relax is None else relax(level, enlarged, generator)
+            last = level.lattice_shape == to.lattice_shape
+            rung = rungs[rows.start // ROWS % len(rungs)] if last else rungs[-1]
+            return enlarged if rung is None else rung(level, enlarged, generator)
 
         label = None if description is None else f"{description} to {level.lattice_shape}"
         states = np.concatenate(map_chunks(enlarge, count, rng, chunk=ROWS, description=label))

@@ -160,8 +160,8 @@ run.figure(figure, "step5_prediction")
 
 # %% tags=["nbval-ignore-output"]
 recipe = md.pipeline.Recipe(
-    patch_side=16, snapshots=1000, times=tuple(times), relax_duration=0.1, duration=0.05,
-    members=2, model=model, settings=settings,
+    patch_side=16, snapshots=1000, times=tuple(times), relax_durations=(0.1,), duration=0.05,
+    members=2, hidden=model.hidden, settings=settings,
 )  # fmt: skip
 temperatures, sides = [0.9, 1.1, 1.5], [8, 16, 32]
 test = md.pipeline.RolloutTest(

@@ -223,9 +223,7 @@ def _run(
 
 
 @numba.njit(nogil=True, cache=True)
-def _write_spins(
-    spins: np.ndarray, box: tuple[int, int, int, int], site_class: np.ndarray
-) -> None:
+def _write_spins(spins: np.ndarray, box: tuple[int, int, int, int], site_class: np.ndarray) -> None:
     rows, columns = spins.shape
     for r in range(box[2]):
         row = (box[0] + r) % rows

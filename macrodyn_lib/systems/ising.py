@@ -214,9 +214,9 @@ class Ising(MicroscopicSystem):
             kept = np.empty((len(words), n_kept, *self.lattice_shape), dtype=np.uint64)
             seeds = _seeds(words, generator)
             multispin.simulate(words, thresholds, attempts, seeds, counts, kept)
-            spins = np.stack([_unpack(kept[:, t], count) for t in range(n_kept)], axis=1) if (
-                n_kept
-            ) else np.empty((count, 0, *self.lattice_shape), np.int8)
+            spins = np.empty((count, n_kept, *self.lattice_shape), dtype=np.int8)
+            for index in range(n_kept):
+                spins[:, index] = _unpack(kept[:, index], count)
             return counts.reshape(-1, len(times), 2)[:count], spins
 
         parts = map_chunks(run, len(states), rng, chunk=WORD, description=description)
@@ -249,7 +249,8 @@ class Ising(MicroscopicSystem):
         wrapped = patch.boundary == "periodic"
         if wrapped and min(patch.shape) < 2:
             raise ValueError(f"patch shape = {patch.shape}: sides must be >= 2 to wrap on itself")
-        box = (*patch.start, *patch.shape)
+        (row, column), (height, width) = patch.start, patch.shape
+        box = (row, column, height, width)
         kernels.evolve_box_inplace(
             evolved, box, wrapped, self._rates(), duration, max_events, rng, elapsed
         )

@@ -1,0 +1,376 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # From 16 × 16 simulations to the dynamics of a 64 × 64 Ising magnet
+#
+# $H = -\sum_{\langle ij\rangle} s_i s_j - h\sum_i s_i$ on a periodic square lattice; spin $i$ flips at
+# the rate $1/(1+e^{\Delta H_i/T})$ (unit of time: one attempted flip per spin). Observables: the
+# magnetization $M$ and the domain-wall density $\rho$, the fraction of misaligned bonds.
+#
+# **Question.** Can $dz=\mu(z)\,dt+\Sigma^{1/2}(z)\,dB$ for the large lattice be learned when only
+# small lattices and small patches among frozen neighbours may be simulated, and right not only in
+# the stationary state but on the way there and in its clock? Truth is direct simulation of the large
+# lattice, used for comparison only. (Paper: arXiv 2511.12842, Sec. III.2, figures 3 and 4.)
+
+# %% tags=["parameters"]
+preset = None  # "smoke" (60 s), "quick", "paper"; None: MACRODYN_PRESET or "quick"
+seed: int = 0  # of all randomness
+output_dir = None  # folder of results.json; None: one of its own in papermill_runs
+side: int = 64  # the large lattice has side^2 spins
+patch_side: int = 16  # the small lattice and the patch have patch_side^2 spins
+temperature: float = 2.5  # in units of the coupling
+field: float = 0.1  # in units of the coupling
+closure_dimension: int = 2  # learned closures beside M and rho
+boundary: str = "ghost"  # what a patch sees at its edge, also "buffer", "buffer(w)", "periodic"
+patch_duration = None  # of partial evolution, attempted flips per spin; None: 0.2
+noise_scale = None  # lambda of the likelihood; None: K, the number of patches
+increments: str = "sampled"  # of patches; or "rates", computed (needs closure_dimension 0)
+test_magnetizations: list[float] = [-0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75]  # starts of the tests
+snapshots = None  # of the large lattice
+members = None  # independent fits, for standard errors
+rollouts = None  # paths per member and start
+training_steps = None  # gradient steps at most
+words = None  # direct simulation has 64 words replicas per start
+variants = None  # "few" or "all" variants of the method in sections 6 to 9
+
+# %%
+from macrodyn_lib import study
+
+run = study.begin("04_ising", globals())
+
+# %% tags=["nbval-ignore-output"]
+import numpy as np
+
+import macrodyn_lib as md
+from macrodyn_lib import statistics
+
+# %% [markdown]
+# ## 1. The truth, for comparison only
+#
+# Direct simulation by multi-spin coding: 64 replicas in the bits of a word, each with exactly the
+# law of the spin-by-spin process. The replicas of a word share a clock, so standard errors are taken
+# over words.
+
+# %% tags=["nbval-ignore-output"]
+system = md.Ising(side=run.side, temperature=run.temperature, field=run.field)
+times = np.arange(0, 3101, 2.0)  # the paper's window: 500 steps of 6.2 time units
+simulate_directly = run.cached(md.pipeline.direct_paths)
+with run.timed("direct"):
+    direct, start_states = simulate_directly(
+        system, run.test_magnetizations, times, words=run.words, rng=run.stream("direct")
+    )
+true_mean, true_mean_error = direct.means()
+true_std = direct.stds()
+print(f"stationary M = {direct.stationary_mean()}, rho = {direct.stationary_mean(1)}")
+
+# %% [markdown]
+# ## 2. Small simulations, upsampled
+#
+# Small lattices run from random magnetizations. Their snapshots are doubled in size until they fill
+# the large lattice, and after each doubling overlapping tiles of `patch_side`² spins relax among
+# frozen neighbours (LocalRelax). How long is a choice: too short, and the copies of a spin show; too
+# long, and everything is in equilibrium. So a *ladder* of durations is used; half of the snapshots
+# are random states of the large lattice relaxed in the same way. Together they cover the way from
+# far from equilibrium to equilibrium.
+
+# %% tags=["nbval-ignore-output"]
+recipe = md.pipeline.Recipe(
+    patch_side=run.patch_side,
+    snapshots=run.snapshots,
+    times=(*np.arange(0, 10, 0.5), *np.arange(10, 110, 5.0)),
+    relax_durations=(0, 0.05, 0.15, 0.4, 1, 3, 10, 30),
+    initial_fraction=0.5,
+    duration=run.patch_duration or 0.2,
+    boundary=run.boundary,
+    closure_dimension=run.closure_dimension,
+    increments=run.increments,
+    noise_scale=run.noise_scale,
+    signs=(-1, 1, *[1] * run.closure_dimension) if run.field == 0 else None,  # M -> -M
+    members=run.members,
+    settings=md.TrainingSettings(steps=run.training_steps, learning_rate=0.01, batch=4096),
+)
+
+# %% tags=["nbval-ignore-output"]
+with run.timed("sample"):
+    small = recipe.small_snapshots(system, run.stream("small"))
+    large = recipe.large_snapshots(system, small, run.stream("upsample"), description="upsample")
+observed = system.observables(large.states)
+figure, axes = md.plotting.panels(6, width=1.9, height=2.2)
+shown = np.linspace(0, len(large) - 1, 5).astype(int)
+md.plotting.heat_map(axes[0], small.states[20], f"D_s, {run.patch_side}²")
+for panel, row in zip(axes[1:], shown, strict=True):
+    md.plotting.heat_map(panel, large.states[row], f"D, M = {observed[row, 0]:.2f}")
+figure
+
+# %% [markdown]
+# **How good are they?** Upsampled snapshots of small lattices *in equilibrium*, for one duration of
+# LocalRelax each, beside true snapshots of the large lattice. (For the reader: nothing here is used
+# in training.)
+
+# %% tags=["nbval-ignore-output"]
+tried = (0.15, 1.0, 10.0)
+with run.timed("quality"):
+    pools = md.pipeline.upsampling_quality(
+        system, recipe, tried, min(run.snapshots, 4096) // 2, run.stream("quality")
+    )
+quality = {
+    "true" if key == 0 else f"{key:g} time units": tuple(
+        [
+            statistics.correlation_function(pool.states).mean(axis=0),
+            statistics.structure_factor(pool.states).mean(axis=0),
+            system.observables(pool.states)[:, 0],
+        ]
+    )
+    for key, pool in pools.items()
+}
+run.figure(md.plotting.quality_of_snapshots(quality), "upsampling_quality")
+
+# %% tags=["nbval-ignore-output"]
+domain_walls = {
+    key: statistics.mean_estimate(system.observables(pool.states)[:, 1])
+    for key, pool in pools.items()
+}
+for key in tried:
+    run.check(
+        f"upsampling.rho.{key:g}", domain_walls[key], reference=domain_walls[0],
+        kind="simulation", relative=0.05, z=3,
+    )  # fmt: skip
+
+# %% [markdown]
+# ## 3. Closures
+#
+# $(M,\rho)$ alone do not determine what happens next. Closures are learned from the snapshots: second
+# moments of block means within a patch, averaged over patches; of what $M$ and $\rho$ leave
+# undetermined of them the leading principal components are kept. Their correlation with quantities
+# we know says what they mean: here the drifts $b=\sum_i r_i[\varphi(x^i)-\varphi(x)]$ that the flip
+# rates give, and the structure factor at the longest wave.
+
+# %% tags=["nbval-ignore-output"]
+with run.timed("closure"):
+    closure = recipe.closure(system, large)
+part = large.states[:: max(len(large) // 4000, 1)]
+latents = md.latent_states(system, part, recipe.patching, closure)
+drifts, _ = system.rate_moments(part)
+known = {"M": latents[:, 0], "M²": latents[:, 0] ** 2, "rho": latents[:, 1]}
+known |= {"drift of M": drifts[:, 0], "drift of rho": drifts[:, 1]}
+known["S(k₁)"] = statistics.structure_factor(part)[:, 1]
+md.closure.correlations(latents, known, first=2)
+
+# %% [markdown]
+# ## 4. Evolve one patch, fit with covariance $K\Sigma\,\delta t$, roll out
+#
+# Each patch is evolved twice (*twins*) for $\delta t$ among frozen neighbours. The increment
+# $K[\varphi(x')-\varphi(x)]$ has mean $\mu\,\delta t$ and covariance $K\Sigma\,\delta t$. The naive
+# baseline takes the evolved patch for the whole and fits with $\lambda=1$: same data, same network,
+# same training. Members of the ensemble are fitted to disjoint trajectories.
+
+# %% tags=["nbval-ignore-output"]
+naive_too = run.increments == "sampled"
+with run.timed("learn"):
+    learned = recipe.learn(system, run.stream("learn"), snapshots=large, naive=naive_too)
+test = md.pipeline.RolloutTest(
+    start=true_mean[:, 0],
+    start_states=start_states[:, :64],
+    replicas=run.rollouts,
+    times=times,
+    true_mean=true_mean,
+    every=3,  # the error is taken each 6 time units, as in the paper
+    max_step=0.2,
+    absolute=run.field == 0,
+)
+
+# %% tags=["nbval-ignore-output"]
+first_points = test.starts(learned, system)
+with run.timed("rollout"):
+    ours = test.paths(learned.members, run.stream("ours"), "ours", start=first_points)
+    if naive_too:
+        naive = test.paths(learned.naive_members, run.stream("naive"), "naive", start=first_points)
+
+# %% tags=["nbval-ignore-output"]
+lowest, early = int(np.argmin(run.test_magnetizations)), times <= 100
+curves = {"ours": ours} | ({"naive": naive} if naive_too else {})
+figure = md.plotting.path_grid(
+    times[early],
+    {k: (p.means()[0][lowest, early], p.stds()[lowest, early]) for k, p in curves.items()},
+    (true_mean[lowest, early], true_std[lowest, early]),
+    observables=system.observable_names,
+    unit="flips per spin",
+    title=f"From M(0) = {run.test_magnetizations[lowest]:g}",
+)
+run.figure(figure, "paths")
+
+# %% [markdown]
+# ## 5. Checks against direct simulation
+#
+# The paper's error compares the mean path over the whole window, mostly in the stationary state; the
+# transient error ($t\le60$), the moments at $t=10, 60$ and the relaxation time test the clock.
+
+# %% tags=["nbval-ignore-output"]
+published = {64: 0.0019528, 32: 0.0004502, 16: 0.0007979, 8: 0.0283695}  # ours of the paper
+paper_case = (run.side, run.temperature, run.field) == (64, 2.5, 0.1)
+limit = published.get(run.patch_side) if paper_case else None
+error, transient = test.error(ours), test.error_transient(ours)
+run.check("error.ours", error, reference=limit, kind="published", below=limit or 5e-3)
+run.check("error_transient.ours", transient, below=0.02)
+if naive_too and run.patch_side < run.side:
+    run.check("error.naive", test.error(naive), above=error.value)
+    run.check("error_transient.naive", test.error_transient(naive), above=transient.value)
+elif naive_too:  # one patch is the whole lattice: both are the same estimator
+    run.check("error.naive", test.error(naive), below=limit or 5e-3)
+    run.check("error_transient.naive", test.error_transient(naive), below=0.02)
+
+# %% tags=["nbval-ignore-output"]
+within_10_percent = {"kind": "simulation", "relative": 0.1, "z": 3}
+for b, m0 in enumerate(run.test_magnetizations):
+    for t in (10, 60):
+        for component, name, allowed in ((0, "M", 0.01), (1, "rho", 0.005)):
+            value = ours.mean_at(b, t, component)
+            truth = direct.mean_at(b, t, component)
+            run.check(
+                f"mean_{name}.{m0:g}.t{t}", value, reference=truth, kind="simulation",
+                absolute=allowed, z=3,
+            )  # fmt: skip
+
+# %% tags=["nbval-ignore-output"]
+for component, (name, allowed) in enumerate((("M", 0.01), ("rho", 0.005))):
+    kind = {"kind": "simulation", "absolute": allowed, "z": 3}
+    value, truth = ours.stationary_mean(component), direct.stationary_mean(component)
+    run.check(f"stationary.mean_{name}", value, reference=truth, **kind)
+    value, truth = ours.stationary_std(component), direct.stationary_std(component)
+    run.check(f"stationary.std_{name}", value, reference=truth, **within_10_percent)
+tau = direct.relaxation_time(absolute=test.absolute)
+value = ours.relaxation_time(absolute=test.absolute)
+run.check("relaxation_time", value, reference=tau, **within_10_percent)
+furthest = md.pipeline.furthest_mean(ours.until(60), direct.until(60))
+run.check("deviation.mean_M", furthest, reference=0, kind="simulation", absolute=0.01, z=3)
+
+# %% [markdown]
+# The published error counts all latents, closures too, in units of their range in direct
+# simulations. In that convention:
+
+# %% tags=["nbval-ignore-output"]
+coarse = times[::3][:: 1 if run.variants == "all" else 10]
+latent_means = run.cached(md.pipeline.direct_latent_means)
+with run.timed("latent error"):
+    latent_mean, ranges = latent_means(
+        system, start_states[:, :16], coarse, learned, run.stream("latent")
+    )
+normalised = md.pipeline.error_of_latents(ours, coarse, latent_mean, ranges)
+run.check("error_latent.ours", normalised, reference=limit, kind="published", below=limit or 5e-3)
+
+# %% [markdown]
+# ## 6. How long may a patch evolve?
+#
+# Too long, and the frozen surroundings hold the patch back; too short, and flicker looks like noise.
+
+# %% tags=["nbval-ignore-output"]
+every = run.variants == "all"
+lags = [0.05, 0.2, 0.5, 1.0, 2.0, 6.2] if every else [0.2, 2.0]
+fewer = recipe.but(
+    snapshots=max(run.snapshots // 2, 100), members=min(run.members, 4), increments="sampled"
+)
+short = test.shortened(1240 if every else 310)
+compare = run.cached(md.pipeline.compare_recipes)
+with run.timed("lag time"):
+    recipes = {lag: fewer.but(duration=lag) for lag in lags}
+    scan = compare(system, recipes, short, run.stream("lag"), snapshots=None)
+
+# %% tags=["nbval-ignore-output"]
+measured = md.pipeline.column(scan, "relaxation_time") / tau.value
+figure = md.plotting.lag_time(
+    np.array(lags), tuple(measured), None, chosen=recipe.duration, unit="flips per spin",
+    title="Relaxation time learned with longer partial evolution", quantity="learned / direct",
+)  # fmt: skip
+run.figure(figure, "lag_time")
+
+# %% [markdown]
+# ## 7. From one patch to 64 (figure 3)
+#
+# The whole pipeline again for other patch sides, each with its own small simulations.
+
+# %% tags=["nbval-ignore-output"]
+parts = (1, 2, 4, 8) if every else (1, 2, 4)
+sides = [run.side // n for n in parts if run.side % n == 0 and run.side // n >= 4]
+with run.timed("ablation"):
+    recipes = {s: fewer.but(patch_side=s) for s in sides}
+    window = test if every else short
+    ablation = compare(system, recipes, window, run.stream("ablation"), naive=True)
+
+# %% tags=["nbval-ignore-output"]
+limits = published if paper_case else {}
+for s, result in ablation.items():
+    error = result["error.ours"]
+    bound = {"reference": limits.get(s), "kind": "published", "below": limits.get(s, 5e-3)}
+    run.check(f"ablation.{s}.error.ours", error, **bound)
+    other = {"above": error.value} if s < run.side else {"below": limits.get(s, 5e-3)}
+    run.check(f"ablation.{s}.error.naive", result["error.naive"], **other)
+    value, truth = result["stationary.std_M"], direct.stationary_std()
+    run.check(f"ablation.{s}.stationary.std_M", value, reference=truth, **within_10_percent)
+    value = result["relaxation_time"]
+    run.check(f"ablation.{s}.relaxation_time", value, reference=tau, **within_10_percent)
+
+# %% tags=["nbval-ignore-output"]
+naive_published = {64: 0.0020886, 32: 0.0012863, 16: 0.0320415, 8: 0.1305925}
+both = {"published, ours": published, "published, naive": naive_published}
+shown = {name: [values[s] for s in sides] for name, values in both.items()} if paper_case else {}
+errors = {name: md.pipeline.column(ablation, f"error.{name}") for name in ("ours", "naive")}
+run.figure(
+    md.plotting.errors_against_patch_side(sides, errors, shown, title="Test error"), "errors"
+)
+
+# %% [markdown]
+# ## 8. Boundaries, closures, and what is left
+#
+# One ingredient at a time is swapped: the boundary of the patch, the number of closures, sampled
+# pairs for computed rates, upsampled snapshots for true ones, two LocalRelax extremes for the ladder.
+
+# %% tags=["nbval-ignore-output"]
+base = fewer.but(boundary="ghost", closure_dimension=0, signs=fewer.signs and (-1, 1))
+swaps = {
+    "no closure": base,
+    "buffer(2)": base.but(boundary="buffer(2)"),
+    "periodic": base.but(boundary="periodic"),
+    "rates": base.but(increments="rates"),
+    "true snapshots": base.but(source="direct"),
+    "true, rates": base.but(source="direct", increments="rates"),
+    "LocalRelax 0.15": base.but(relax_durations=(0.15,), initial_fraction=0.0),
+    "LocalRelax 10": base.but(relax_durations=(10,), initial_fraction=0.0),
+}
+even = lambda d: base.signs and (-1, 1, *[1] * d)  # noqa: E731
+swaps |= {f"{d} closures": base.but(closure_dimension=d, signs=even(d)) for d in (1, 2, 3, 4)}
+
+# %% tags=["nbval-ignore-output"]
+kept = swaps if every else {k: swaps[k] for k in ("no closure", "true, rates")}
+with run.timed("variants"):
+    budget = compare(system, kept, short, run.stream("variants"))
+references = {"error.ours": None, "error_transient.ours": None}
+references |= {"stationary.std_M": direct.stationary_std().value, "relaxation_time": tau.value}
+shown = {
+    name: {q: (result[q].value, result[q].standard_error) for q in references}
+    for name, result in budget.items()
+}
+run.figure(md.plotting.variants(shown, references, title="One ingredient swapped"), "variants")
+
+# %% tags=["nbval-ignore-output"]
+for name, result in budget.items():
+    key = name.replace(" ", "_").replace(",", "")
+    run.check(f"variant.{key}.error.ours", result["error.ours"], below=limit or 5e-3)
+    value = result["relaxation_time"]
+    run.check(f"variant.{key}.relaxation_time", value, reference=tau, **within_10_percent)
+
+# %% [markdown]
+# ## 9. Results
+
+# %% tags=["nbval-ignore-output"]
+run.table()
+
+# %%
+run.finish()
