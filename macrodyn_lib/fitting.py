@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from macrodyn_lib.errors import CheckpointError, DivergedError
 from macrodyn_lib.likelihood import negative_log_likelihood
+from macrodyn_lib.parallel import map_tasks
 from macrodyn_lib.records import IncrementMoments, LatentPairs
 from macrodyn_lib.sde import MLPSDE, SDE, LinearEstimate, LinearSDE
 
@@ -264,16 +265,23 @@ def fit_ensemble(
     """
     shares = pairs.shares(members, rng)
     generators = rng.spawn(members)
-    progress = tqdm(
-        zip(shares, generators, strict=True),
-        total=members,
-        desc=description,
-        disable=True if description is None else None,
-    )
-    return [
-        fit_sde(share, model, noise_scale=noise_scale, rng=generator, settings=settings)
-        for share, generator in progress
+    tasks = [
+        (share, model, noise_scale, generator, settings)
+        for share, generator in zip(shares, generators, strict=True)
     ]
+    return map_tasks(
+        _fit_member, tasks, description=description, hidden=True if description is None else None
+    )
+
+
+def _fit_member(
+    share: Increments,
+    model: LinearSDE | MLPSDE,
+    noise_scale: float | None,
+    rng: np.random.Generator,
+    settings: TrainingSettings | None,
+) -> FittedSDE:
+    return fit_sde(share, model, noise_scale=noise_scale, rng=rng, settings=settings)
 
 
 def _split(

@@ -41,7 +41,13 @@ def map_chunks(
         return list(tqdm(results, total=len(slices), desc=description, disable=hidden or None))
 
 
-def map_tasks(function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]]) -> list[Result]:
+def map_tasks(
+    function: Callable[..., Result],
+    tasks: Sequence[tuple[Any, ...]],
+    *,
+    description: str | None = None,
+    hidden: bool | None = None,
+) -> list[Result]:
     """``[function(*task) for task in tasks]`` in processes, with a progress bar.
 
     For tasks of seconds that hold the interpreter (fits, rollouts); each brings its own generator.
@@ -50,4 +56,4 @@ def map_tasks(function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]])
     jobs = min(thread_count(), len(tasks))
     calls = (joblib.delayed(function)(*task) for task in tasks)
     results = joblib.Parallel(n_jobs=jobs, return_as="generator")(calls)
-    return list(tqdm(results, total=len(tasks)))
+    return list(tqdm(results, total=len(tasks), desc=description, disable=hidden))

@@ -128,8 +128,8 @@ class IsingParameters(StudyParameters):
                   "variants": "few"},
         "quick": {"snapshots": 12000, "members": 4, "rollouts": 8, "training_steps": 600,
                   "words": 2, "variants": "few"},
-        "paper": {"snapshots": 64000, "members": 8, "rollouts": 32, "training_steps": 3000,
-                  "words": 16, "variants": "all"},
+        "paper": {"snapshots": 64000, "members": 6, "rollouts": 32, "training_steps": 2500,
+                  "words": 12, "variants": "all"},
     }  # fmt: skip
     side: Annotated[int, Field(ge=4)] = 64
     patch_side: Annotated[int, Field(ge=2)] = 16
@@ -158,6 +158,32 @@ class IsingParameters(StudyParameters):
         return self
 
 
+class IsingAblationParameters(StudyParameters):
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"snapshots": 2048, "members": 2, "rollouts": 8, "training_steps": 200,
+                  "window": 200, "scope": "few"},
+        "quick": {"snapshots": 8192, "members": 4, "rollouts": 32, "training_steps": 600,
+                  "window": 1000, "scope": "few"},
+        "paper": {"snapshots": 163840, "members": 4, "rollouts": 128, "training_steps": 3000,
+                  "window": 3000, "scope": "all"},
+    }  # fmt: skip
+    side: Annotated[int, Field(ge=4)] = 64
+    patch_side: Annotated[int, Field(ge=4)] = 16
+    temperature: Positive = 2.25
+    patch_duration: Positive = 0.5
+    snapshots: Annotated[int, Field(ge=512)]
+    members: Annotated[int, Field(ge=2)]
+    rollouts: Annotated[int, Field(ge=2)]
+    training_steps: Count
+    window: Annotated[float, Field(ge=50, allow_inf_nan=False)]
+    scope: Literal["few", "all"]
+
+    @model_validator(mode="after")
+    def _patches_tile_the_lattice(self) -> "IsingAblationParameters":
+        _check_patch_side(self.side, self.patch_side)
+        return self
+
+
 def _check_patch_side(side: int, patch_side: int) -> None:
     allowed = [part for part in range(1, side + 1) if _upsampling_reaches(side, part)]
     if patch_side not in allowed:
@@ -177,6 +203,7 @@ NOTEBOOKS: dict[str, type[StudyParameters]] = {
     "01_linear_chain": LinearChainParameters,
     "03_curie_weiss": CurieWeissParameters,
     "04_ising": IsingParameters,
+    "07_ising_ablation": IsingAblationParameters,
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
+import scipy.stats
 from tqdm.auto import tqdm
 
 from macrodyn_lib.closure import BlockClosure, encode, encode_naive, fit_block_closure
@@ -14,10 +15,23 @@ from macrodyn_lib.fitting import FittedSDE, TrainingSettings, fit_ensemble
 from macrodyn_lib.lattice import Patching
 from macrodyn_lib.parallel import map_tasks
 from macrodyn_lib.partial_evolution import evolve_patches, latent_states, rate_increments
-from macrodyn_lib.records import IncrementMoments, LatentPairs, PatchPairs, Snapshots
+from macrodyn_lib.records import (
+    IncrementMoments,
+    LatentPairs,
+    PatchPairs,
+    Snapshots,
+    Trajectories,
+)
 from macrodyn_lib.rollouts import EnsemblePaths, rollout_ensemble
 from macrodyn_lib.sde import MLPSDE
-from macrodyn_lib.statistics import Estimate
+from macrodyn_lib.statistics import (
+    Estimate,
+    autocorrelation,
+    binder_cumulant,
+    jackknife,
+    mean_estimate,
+    susceptibility,
+)
 from macrodyn_lib.systems.base import MicroscopicSystem
 from macrodyn_lib.systems.curie_weiss import CurieWeiss
 from macrodyn_lib.systems.ising import Ising
@@ -135,15 +149,16 @@ class Recipe:
     ) -> Snapshots:
         """Step 2, D: upsampled and relaxed in tiles of the small system's size, and initial states.
 
-        A small system as large as the large one needs neither.
+        A small system as large as the large one is not upsampled.
         """
-        if small.lattice_shape == system.lattice_shape:
-            return small
         upsample_rng, initial_rng = rng.spawn(2)
         ladder = relax_ladder(self.patch_side, self.relax_durations)
         n_initial = round(self.initial_fraction * self.snapshots)
         parts = []
-        if n_initial < self.snapshots:
+        if small.lattice_shape == system.lattice_shape:
+            chosen = upsample_rng.permutation(len(small))[: self.snapshots - n_initial]
+            parts.append(small.select(chosen))
+        elif n_initial < self.snapshots:
             parts.append(
                 upsample(
                     small,
@@ -538,3 +553,194 @@ def _learn_and_predict(
     learn_rng, path_rng = rng.spawn(2)
     learned = recipe.learn(system, learn_rng)
     return learned.members, test.paths(learned.members, path_rng)
+
+
+def equilibrium_snapshots(
+    system: Ising, count: int, rng: np.random.Generator, *, spacing: float = 100.0
+) -> tuple[Snapshots, np.ndarray]:
+    """True equilibrium snapshots at zero field: cluster updates to start, then kinetic Monte Carlo.
+
+    Returns: snapshots, grouped by the 512 runs, recorded every ``spacing`` time units (so that low
+             magnetizations are seen as often as they last), and the starting states (512, L, L).
+    """
+    wolff_rng, order_rng, run_rng = rng.spawn(3)
+    chains, runs = 64, 512
+    clusters = system.wolff_chains(
+        chains, runs // chains, wolff_rng, clusters=60, warm_up=20, keep_states=True
+    )
+    assert clusters.states is not None  # keep_states
+    starts = clusters.states.reshape(runs, *system.lattice_shape)[order_rng.permutation(runs)]
+    times = spacing * np.arange(1, 1 + -(-count // runs))
+    run = system.simulate(starts, times, run_rng, keep_states=True, multispin=True)
+    return run.snapshots(), starts
+
+
+def small_equilibrium_snapshots(
+    system: Ising, count: int, rng: np.random.Generator, *, start: float = 300.0
+) -> Snapshots:
+    """Snapshots of a small lattice from time ``start`` on, every 20 units; 20 from each run."""
+    state_rng, run_rng = rng.spawn(2)
+    states = system.initial_states(-(-count // 20), state_rng)
+    times = start + 20 * np.arange(20)
+    return system.simulate(states, times, run_rng, keep_states=True, multispin=True).snapshots()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EquilibriumTest:
+    """How the equilibrium of a learned SDE is sampled: paths of two windows, of which the second
+    counts, from latents of the training snapshots.
+
+    window: length; spacing: of the records; replicas: paths per member; max_step: of the rollout.
+    """
+
+    window: float
+    spacing: float
+    replicas: int
+    max_step: float
+
+    @property
+    def times(self) -> np.ndarray:
+        return np.arange(0, 2 * self.window + self.spacing / 2, self.spacing)
+
+
+def learn_equilibria(
+    tasks: Mapping[Any, tuple[Ising, Recipe, Snapshots]],
+    test: EquilibriumTest,
+    rng: np.random.Generator,
+    *,
+    noise_ratios: Sequence[float] = (1.0,),
+) -> dict[Any, dict[float, EnsemblePaths]]:
+    """Fit each task's recipe to its snapshots and roll out, for noise scales lambda = ratio K.
+
+    The likelihood's minimiser for lambda is Sigma K / lambda with the same drift (facts: paper
+    App. C), so one fit with lambda = K and a noise factor sqrt(K / lambda) stands for each.
+
+    Returns: key -> ratio -> paths (R, 1, replicas, T, 2) of M and rho.
+    """
+    calls = [
+        (*task, test, generator, tuple(noise_ratios))
+        for task, generator in zip(tasks.values(), rng.spawn(len(tasks)), strict=True)
+    ]
+    return dict(zip(tasks, map_tasks(_learn_equilibrium, calls), strict=True))
+
+
+def _learn_equilibrium(
+    system: Ising,
+    recipe: Recipe,
+    snapshots: Snapshots,
+    test: EquilibriumTest,
+    rng: np.random.Generator,
+    noise_ratios: tuple[float, ...],
+) -> dict[float, EnsemblePaths]:
+    learn_rng, start_rng, *path_rngs = rng.spawn(2 + len(noise_ratios))
+    members = recipe.learn(system, learn_rng, snapshots=snapshots).members
+    rows = start_rng.choice(len(snapshots), size=test.replicas)
+    start = system.observables(snapshots.states[rows])
+    results = {}
+    for ratio, generator in zip(noise_ratios, path_rngs, strict=True):
+        scaled = [dataclasses.replace(m, noise_factor=m.noise_factor / ratio**0.5) for m in members]
+        paths = rollout_ensemble(
+            scaled, start=start, replicas=1, times=test.times, rng=generator,
+            max_step=test.max_step,
+        )  # fmt: skip
+        results[ratio] = dataclasses.replace(paths, paths=paths.paths.swapaxes(1, 2))
+    return results
+
+
+def equilibrium_estimates(paths: EnsemblePaths, system: Ising) -> dict[str, Estimate]:
+    """<|M|>, susceptibility, Binder cumulant, rho and relaxation time of |M|, by jackknife.
+
+    The relaxation time is taken in windows of half a path's length, each about the common mean.
+    """
+    m = paths.stationary(0)
+    n, temperature = system.n_sites, system.temperature
+    return {
+        "abs_magnetization": mean_estimate(np.abs(m).mean(axis=(1, 2))),
+        "susceptibility": jackknife(m, lambda kept: susceptibility(kept, n, temperature)),
+        "binder": jackknife(m, binder_cumulant),
+        "rho": paths.stationary_mean(1),
+        "relaxation_time": paths.relaxation_time(absolute=True),
+    }
+
+
+def distances(paths: EnsemblePaths, direct: EnsemblePaths, n_lags: int) -> dict[str, Estimate]:
+    """How far learned and direct equilibrium are apart, with jackknife errors over the members.
+
+    law: Wasserstein-1 distance of the laws of |M| (at zero field that of the symmetric laws of M).
+    autocorrelation: mean absolute difference of the autocorrelations of |M| over ``n_lags`` lags.
+    """
+    m, truth = np.abs(paths.stationary(0)), np.abs(direct.stationary(0))
+    target = autocorrelation(truth.reshape(-1, truth.shape[-1]), n_lags)
+
+    def of_autocorrelation(kept: np.ndarray) -> float:
+        series = kept.reshape(-1, kept.shape[-1])
+        return float(np.abs(autocorrelation(series, n_lags) - target).mean())
+
+    sample = truth.ravel()[:: max(truth.size // 10**5, 1)]
+
+    def of_law(kept: np.ndarray) -> float:
+        thinned = kept.ravel()[:: max(kept.size // 10**5, 1)]
+        return float(scipy.stats.wasserstein_distance(thinned, sample))
+
+    return {"law": jackknife(m, of_law), "autocorrelation": jackknife(m, of_autocorrelation)}
+
+
+def best_noise_ratio(
+    by_ratio: Mapping[float, EnsemblePaths], direct: EnsemblePaths, quantity: str, n_lags: int
+) -> Estimate:
+    """lambda / K of the smallest distance, with the standard error of the members' own choices."""
+
+    def best(paths: Mapping[float, EnsemblePaths]) -> float:
+        values = {r: distances(p, direct, n_lags)[quantity].value for r, p in paths.items()}
+        return min(values, key=values.__getitem__)
+
+    count = len(next(iter(by_ratio.values())).paths)
+    choices = []
+    for member in range(count):
+        # a jackknife needs two members: the same one twice has the same distance
+        one = {
+            r: dataclasses.replace(p, paths=p.paths[[member, member]]) for r, p in by_ratio.items()
+        }
+        choices.append(best(one))
+    error = float(np.std(choices, ddof=1) / math.sqrt(count))
+    return Estimate(best(by_ratio), error, count)
+
+
+def direct_equilibrium(
+    system: Ising, starts: np.ndarray, test: EquilibriumTest, rng: np.random.Generator
+) -> EnsemblePaths:
+    """Direct simulation from equilibrium states (R, L, L), with the windows of the test.
+
+    Returns: paths (words, 1, 64, T, 2); the "members" are the words, whose replicas share a clock.
+    """
+    run = system.simulate(starts, test.times, rng, multispin=True)
+    paths = run.observables.reshape(-1, 1, 64, len(test.times), 2)
+    return EnsemblePaths(times=test.times, paths=paths)
+
+
+def cluster_estimates(chains: Trajectories, system: Ising) -> dict[str, Estimate]:
+    """Equilibrium estimates of cluster updates, with jackknife errors over the chains."""
+    m, n, temperature = chains.observables[..., 0], system.n_sites, system.temperature
+    return {
+        "abs_magnetization": mean_estimate(np.abs(m).mean(axis=1)),
+        "susceptibility": jackknife(m, lambda kept: susceptibility(kept, n, temperature)),
+        "binder": jackknife(m, binder_cumulant),
+        "rho": mean_estimate(chains.observables[..., 1].mean(axis=1)),
+    }
+
+
+def upsample_for_each_duration(
+    system: Ising,
+    small: Snapshots,
+    durations: Sequence[float],
+    count: int,
+    rng: np.random.Generator,
+) -> dict[float, Snapshots]:
+    """The small snapshots upsampled with each duration of LocalRelax (0: without)."""
+    side = small.lattice_shape[0]
+    return {
+        duration: upsample(
+            small, to=system, count=count, relax=relax_ladder(side, (duration,)), rng=generator
+        )
+        for duration, generator in zip(durations, rng.spawn(len(durations)), strict=True)
+    }

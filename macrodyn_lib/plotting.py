@@ -337,3 +337,77 @@ def variants(
         label(panel, quantity, "", title, legend=False)
         title = ""
     return figure
+
+
+def _law(panel: Axes, m: np.ndarray, *, color: str, name: str, dashed: bool = False) -> None:
+    """Density of M, made symmetric: at zero field both signs have the same law."""
+    both = np.concatenate([m.ravel(), -m.ravel()])
+    density, edges = np.histogram(both, bins=80, range=(-1.05, 1.05), density=True)
+    middles = (edges[1:] + edges[:-1]) / 2
+    panel.plot(middles, density, color=color, label=name, lw=1.6, ls="--" if dashed else "-")
+
+
+def laws_and_paths(settings: Mapping[str, tuple[Any, Any]], *, unit: str) -> Figure:
+    """Equilibrium law of M and a few sample paths for each setting (the paper's figure 10).
+
+    settings: title -> (learned, direct) ``EnsemblePaths``.
+    """
+    figure, axes = panels(2 * len(settings), width=2.9, height=2.7)
+    for index, (title, (learned, direct)) in enumerate(settings.items()):
+        left, right = axes[2 * index : 2 * index + 2]
+        _law(left, learned.stationary(0), color=OURS, name="learned")
+        _law(left, direct.stationary(0), color=REFERENCE, name="direct", dashed=True)
+        shown = learned.paths[0, 0, :3, :, 0]
+        sample_paths(right, learned.times, shown, color=OURS, name="learned")
+        right.set_ylim(-1.05, 1.05)
+        label(left, "M", "density of M", title, legend=index == 0)
+        label(right, f"time ({unit})", "M", legend=False)
+    return figure
+
+
+def nine_laws(rows: Mapping[str, str], cells: Mapping[str, Any], direct: Any) -> Figure:
+    """Equilibrium law of M, learned and direct, for each cell (the paper's figure 11).
+
+    rows: row title -> letters of its cells.  cells: letter -> ``EnsemblePaths``.
+    """
+    columns = ("conventional", "baseline", "ours")
+    figure, grid = plt.subplots(
+        len(rows), 3, figsize=(9, 2.3 * len(rows)), layout="constrained", sharex=True
+    )
+    plt.close(figure)
+    for axes, (title, letters) in zip(grid, rows.items(), strict=True):
+        for panel, letter, column in zip(axes, letters, columns, strict=True):
+            panel.spines[["top", "right"]].set_visible(False)
+            _law(panel, cells[letter].stationary(0), color=OURS, name="learned")
+            _law(panel, direct.stationary(0), color=REFERENCE, name="direct", dashed=True)
+            label(panel, "M" if title == list(rows)[-1] else "", "density of M",
+                  f"({letter}) {title}: {column}", legend=letter == "a")  # fmt: skip
+    return figure
+
+
+def noise_scales(
+    curves: Mapping[tuple[str, float], Mapping[float, Mapping[str, Any]]],
+) -> Figure:
+    """Distances from direct simulation against lambda / K, a line for each boundary and duration.
+
+    curves: (boundary, duration) -> lambda / K -> {"law", "autocorrelation"} -> Estimate.
+    """
+    figure, axes = panels(2, width=5)
+    boundaries = list(dict.fromkeys(boundary for boundary, _ in curves))
+    durations = list(dict.fromkeys(duration for _, duration in curves))
+    colors = dict(zip(boundaries, (OURS, SMALL, NAIVE), strict=False))
+    styles = dict(zip(durations, ("-", "--", ":"), strict=False))
+    quantities = ("law", "autocorrelation")
+    names = ("Wasserstein-1 distance of the law of |M|", "mean difference of autocorrelations")
+    for panel, quantity, name in zip(axes, quantities, names, strict=True):
+        for (boundary, duration), by_ratio in curves.items():
+            ratios = list(by_ratio)
+            values = [by_ratio[ratio][quantity].value for ratio in ratios]
+            errors = [by_ratio[ratio][quantity].standard_error for ratio in ratios]
+            panel.errorbar(ratios, values, yerr=errors, color=colors[boundary], marker="o", ms=3,
+                           ls=styles[duration], capsize=2,
+                           label=f"{boundary}, δt = {duration:g}")  # fmt: skip
+        panel.set(xscale="log", xticks=ratios, xticklabels=[f"{ratio:g}" for ratio in ratios])
+        panel.minorticks_off()
+        label(panel, "noise scale λ / K", name, legend=panel is axes[0])
+    return figure

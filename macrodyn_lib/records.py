@@ -66,6 +66,11 @@ class Snapshots:
     def lattice_shape(self) -> tuple[int, ...]:
         return tuple(self.states.shape[1:])
 
+    def select(self, rows: np.ndarray) -> Self:
+        """The snapshots of the given rows (boolean mask or indices)."""
+        assert self.groups is not None  # set in __post_init__
+        return dataclasses.replace(self, states=self.states[rows], groups=self.groups[rows])
+
     @classmethod
     def concatenate(cls, parts: Sequence["Snapshots"]) -> Self:
         """Snapshots from several sources; groups of different sources stay different."""

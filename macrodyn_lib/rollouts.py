@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 
 from macrodyn_lib.errors import DivergedError
 from macrodyn_lib.fitting import FittedSDE
+from macrodyn_lib.parallel import map_tasks
 from macrodyn_lib.statistics import (
     Estimate,
     jackknife,
@@ -205,14 +206,21 @@ def rollout_ensemble(
 ) -> EnsemblePaths:
     """``replicas`` paths from each start (B, d) by each member, in one stream of draws a member."""
     repeated = np.repeat(start, replicas, axis=0)
-    hidden = True if description is None else None
-    jobs = tqdm(
-        zip(members, rng.spawn(len(members)), strict=True),
-        total=len(members), desc=description, disable=hidden,
-    )  # fmt: skip
-    paths = [
-        rollout(member, start=repeated, times=times, rng=generator, max_step=max_step)
-        for member, generator in jobs
+    tasks = [
+        (member, repeated, times, generator, max_step)
+        for member, generator in zip(members, rng.spawn(len(members)), strict=True)
     ]
+    hidden = True if description is None else None
+    paths = map_tasks(_member_paths, tasks, description=description, hidden=hidden)
     shape = (len(members), len(start), replicas, len(times), start.shape[1])
     return EnsemblePaths(times=np.asarray(times), paths=np.stack(paths).reshape(shape))
+
+
+def _member_paths(
+    member: FittedSDE,
+    start: np.ndarray,
+    times: np.ndarray,
+    rng: np.random.Generator,
+    max_step: float | None,
+) -> np.ndarray:
+    return rollout(member, start=start, times=times, rng=rng, max_step=max_step)

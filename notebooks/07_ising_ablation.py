@@ -1,0 +1,259 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Which ingredient does what? Ablations just below the critical temperature
+#
+# At $T=2.25$, $h=0$ the 64 × 64 Ising magnet is a hard case: it keeps its magnetization for thousands
+# of time units, and the law of $M$ is decided by tiny drifts. Three questions:
+#
+# 1. Is it enough to learn a small lattice and rescale its noise? (paper D.3, figure 10)
+# 2. Which of upsampling, partial evolution and the $K$-scaled likelihood is needed? (D.4, figure 11)
+# 3. Is the best noise scale really $\lambda=K$? (ours; published runs used about $K/2$, tuned by hand)
+#
+# (Paper: arXiv 2511.12842, Sec. III.2, App. D.3 and D.4.)
+
+# %% tags=["parameters"]
+preset = None  # "smoke" (60 s), "quick", "paper"; None: MACRODYN_PRESET or "quick"
+seed: int = 0  # of all randomness
+output_dir = None  # folder of results.json; None: one of its own in papermill_runs
+side: int = 64  # the large lattice has side^2 spins
+patch_side: int = 16  # the small lattice and the patch have patch_side^2 spins
+temperature: float = 2.25  # in units of the coupling; the field is zero
+patch_duration: float = 0.5  # of partial evolution, attempted flips per spin
+snapshots = None  # of the large lattice, for each study
+members = None  # independent fits, for standard errors
+rollouts = None  # paths per member
+training_steps = None  # gradient steps at most
+window = None  # time over which equilibrium is observed, after as long a warm-up
+scope = None  # "few" or "all" settings of the noise-scale and LocalRelax studies
+
+# %%
+from macrodyn_lib import study
+
+run = study.begin("07_ising_ablation", globals())
+
+# %% tags=["nbval-ignore-output"]
+
+import macrodyn_lib as md
+from macrodyn_lib import exact, pipeline
+
+# %% [markdown]
+# ## 1. The truth, three ways
+#
+# Equilibrium by cluster updates (Wolff), the dynamics by kinetic Monte Carlo (multi-spin) that starts
+# from cluster states, and Kaufman's exact energy. At $h=0$ the law of $M$ is symmetric, so $|M|$ is
+# compared.
+
+# %% tags=["nbval-ignore-output"]
+system = md.Ising(side=run.side, temperature=run.temperature, field=0.0)
+test = pipeline.EquilibriumTest(window=run.window, spacing=5.0, replicas=run.rollouts, max_step=0.5)
+with run.timed("truth"):
+    true_snapshots, starts = pipeline.equilibrium_snapshots(
+        system, run.snapshots, run.stream("true snapshots")
+    )
+    direct = pipeline.direct_equilibrium(system, starts, test, run.stream("direct"))
+    wolff = system.wolff_chains(32, 20 * run.rollouts, run.stream("wolff"), clusters=20, warm_up=50)
+truth = pipeline.equilibrium_estimates(direct, system)
+clusters = pipeline.cluster_estimates(wolff, system)
+
+# %% tags=["nbval-ignore-output"]
+energy = exact.kaufman_energy(run.side, run.temperature)
+kaufman = float(exact.domain_wall_density(energy))
+run.check("direct.rho", truth["rho"], reference=kaufman, kind="exact", z=4)
+run.check("clusters.rho", clusters["rho"], reference=kaufman, kind="exact", z=4)
+for name in ("abs_magnetization", "susceptibility", "binder"):
+    run.check(f"direct.{name}", truth[name], reference=clusters[name], kind="simulation", z=4)
+print(f"relaxation time of |M|: {truth['relaxation_time']} (longest: {direct.longest_lag():g})")
+
+# %% [markdown]
+# ## 2. Snapshots: true ones, copies, copies that healed
+#
+# The same 16 × 16 equilibrium snapshots enlarged to the large lattice without LocalRelax, and with
+# tiles relaxed for 1, 10, 100 time units at each level.
+
+# %% tags=["nbval-ignore-output"]
+recipe = pipeline.Recipe(
+    patch_side=run.patch_side,
+    snapshots=run.snapshots,
+    times=(0.0,),
+    relax_durations=(0.0,),
+    duration=run.patch_duration,
+    signs=(-1, 1),
+    members=run.members,
+    settings=md.TrainingSettings(
+        steps=run.training_steps, learning_rate=0.01, batch=2048, check_every=100
+    ),
+)
+small_system = system.resized(run.patch_side)
+every = run.scope == "all"
+
+# %% tags=["nbval-ignore-output"]
+durations = (0.0, 1.0, 10.0, 100.0, 400.0) if every else (0.0, 10.0, 100.0)
+upsample = run.cached(pipeline.upsample_for_each_duration)
+with run.timed("sample"):
+    small = pipeline.small_equilibrium_snapshots(small_system, run.snapshots, run.stream("small"))
+    pools = upsample(system, small, durations, run.snapshots // 2, run.stream("upsample"))
+figure, axes = md.plotting.panels(len(pools) + 1, width=2.2, height=2.4)
+md.plotting.heat_map(axes[0], true_snapshots.states[0], "true")
+for panel, (duration, pool) in zip(axes[1:], pools.items(), strict=True):
+    md.plotting.heat_map(panel, pool.states[0], f"LocalRelax {duration:g}")
+run.figure(figure, "snapshots")
+
+# %% [markdown]
+# ## 3. D.3: is it enough to rescale the noise of a small lattice?
+#
+# (i) the 16 × 16 lattice learned from its own full evolution; (ii) the same equation with its
+# diffusion divided by $\sqrt K$; (iii) large snapshots, partial evolution and the $K$-scaled
+# likelihood.
+
+# %% tags=["nbval-ignore-output"]
+tasks = {
+    "small": (small_system, recipe, small),
+    "a": (system, recipe.but(patch_side=run.side), true_snapshots),
+    "c": (system, recipe, true_snapshots),
+    "d": (system, recipe.but(patch_side=run.side), pools[durations[-1]]),
+    "f": (system, recipe, pools[durations[-1]]),
+    "g": (system, recipe.but(patch_side=run.side), pools[0.0]),
+    "i": (system, recipe, pools[0.0]),
+}
+n_patches = (run.side // run.patch_side) ** 2
+learn = run.cached(pipeline.learn_equilibria)
+with run.timed("D.3 and D.4"):
+    ratios = (1 / n_patches, 1.0, n_patches)
+    learned = learn(tasks, test, run.stream("ablation"), noise_ratios=ratios)
+
+# %% tags=["nbval-ignore-output"]
+with run.timed("D.3 and D.4"):
+    small_starts = small.states[: 512 // 64 * 64]
+    small_direct = pipeline.direct_equilibrium(
+        small_system, small_starts, test, run.stream("small direct")
+    )
+settings = {
+    "(i) small lattice": (learned["small"][1.0], small_direct),
+    "(ii) its noise rescaled": (learned["small"][n_patches], direct),
+    "(iii) ours": (learned["c"][1.0], direct),
+}
+run.figure(md.plotting.laws_and_paths(settings, unit="flips per spin"), "d3")
+
+# %% tags=["nbval-ignore-output"]
+n_lags = int(run.window / test.spacing / 5)
+for name, (paths, reference) in zip(("i", "ii", "iii"), settings.values(), strict=True):
+    distance = pipeline.distances(paths, reference, n_lags)["law"]
+    near = {"reference": 0, "kind": "simulation", "absolute": 0.05, "z": 3}
+    ours = pipeline.distances(learned["c"][1.0], direct, n_lags)["law"].value
+    run.check(f"d3.{name}", distance, **({"above": ours} if name == "ii" else near))
+
+# %% [markdown]
+# ## 4. D.4: nine cells
+#
+# Rows: where the snapshots come from. Columns: how they are used: *conventional* (full evolution of
+# the large lattice, plain likelihood), *baseline* (a patch moves, plain likelihood, $\lambda=1$),
+# *ours* (a patch moves, $\lambda=K$). The likelihood's minimiser for another $\lambda$ is the same
+# drift with $\Sigma K/\lambda$, so the baseline is ours with $K$ times the covariance.
+
+# %% tags=["nbval-ignore-output"]
+rows = {"true snapshots": "abc", "hierarchical upsampling": "def", "naive upsampling": "ghi"}
+cells = {}
+for letters in rows.values():
+    conventional, baseline, ours = letters
+    cells[conventional] = learned[conventional][1.0]
+    cells[baseline] = learned[ours][1 / n_patches]
+    cells[ours] = learned[ours][1.0]
+run.figure(md.plotting.nine_laws(rows, cells, direct), "d4")
+
+# %% tags=["nbval-ignore-output"]
+distance = {k: pipeline.distances(paths, direct, n_lags)["law"] for k, paths in cells.items()}
+for letter in "abcdefghi":
+    bound = near if letter in "acdf" else {"above": distance["c"].value}
+    run.check(f"distance.{letter}", distance[letter], **bound)
+
+# %% [markdown]
+# ## 5. How long must LocalRelax be?
+#
+# With increments *computed* from the flip rates (the limit $\delta t\to0$ of partial evolution, free
+# of its $K$-fold noise) what remains is the quality of the snapshots.
+
+# %% tags=["nbval-ignore-output"]
+rates = recipe.but(increments="rates")
+tasks = {duration: (system, rates, pools[duration]) for duration in durations[1:]}
+tasks["true"] = (system, rates, true_snapshots)
+with run.timed("LocalRelax"):
+    healed = learn(tasks, test, run.stream("local relax"))
+estimates = {k: pipeline.equilibrium_estimates(v[1.0], system) for k, v in healed.items()}
+estimates["true, sampled"] = pipeline.equilibrium_estimates(learned["c"][1.0], system)
+
+# %% tags=["nbval-ignore-output"]
+allowed = {"abs_magnetization": 0.02, "susceptibility": 0.1, "relaxation_time": 0.1}
+reference = {name: clusters.get(name, truth[name]) for name in allowed}
+best = max(durations)
+for source, key in {
+    "true.rates": "true",
+    "true.sampled": "true, sampled",
+    "upsampled": best,
+}.items():
+    for name, part in allowed.items():
+        value = estimates[key][name]
+        run.check(
+            f"{source}.{name}", value, reference=reference[name], kind="simulation",
+            relative=part, z=3,
+        )  # fmt: skip
+
+# %% tags=["nbval-ignore-output"]
+shown = {
+    (f"LocalRelax {k:g}" if isinstance(k, float) else k): {
+        name: (v[name].value, v[name].standard_error) for name in allowed
+    }
+    for k, v in estimates.items()
+}
+lines = {name: reference[name].value for name in allowed}
+run.figure(md.plotting.variants(shown, lines, title="Learned; dashed: direct"), "local_relax")
+
+# %% [markdown]
+# ## 6. Is the best noise scale $K$?
+#
+# True snapshots; boundary × duration × $\lambda/K$. Distance of the law of $|M|$, and of its
+# autocorrelation, from direct simulation.
+
+# %% tags=["nbval-ignore-output"]
+boundaries = ("ghost", "buffer(2)", "periodic") if every else ("ghost", "periodic")
+lengths = (run.patch_duration, 2.0, 7.0) if every else (run.patch_duration,)
+choices = [(boundary, length) for boundary in boundaries for length in lengths]
+ratios = (0.25, 0.5, 1.0, 2.0)
+tasks = {(b, d): (system, recipe.but(boundary=b, duration=d), true_snapshots) for b, d in choices}
+with run.timed("noise scale"):
+    scan = learn(tasks, test, run.stream("noise scale"), noise_ratios=ratios)
+
+# %% tags=["nbval-ignore-output"]
+curves = {
+    (b, d): {r: pipeline.distances(scan[b, d][r], direct, n_lags) for r in ratios}
+    for b, d in choices
+}
+run.figure(md.plotting.noise_scales(curves), "noise_scale")
+
+# %% tags=["nbval-ignore-output"]
+for boundary, duration in choices:
+    paths = scan[boundary, duration]
+    name = f"best_noise_scale.{boundary}.{duration:g}"
+    for quantity, ending in (("law", ""), ("autocorrelation", ".autocorrelation")):
+        ratio = pipeline.best_noise_ratio(paths, direct, quantity, n_lags)
+        scale = md.statistics.Estimate(
+            n_patches * ratio.value, n_patches * (ratio.standard_error or 0), ratio.members
+        )
+        run.check(name + ending, scale, reference=n_patches, kind="exact", absolute=0.5, z=2)
+
+# %% [markdown]
+# ## 7. Results
+
+# %% tags=["nbval-ignore-output"]
+run.table()
+
+# %%
+run.finish()
