@@ -22,6 +22,7 @@ _HOME = {
     "relax_ladder": "upsampling",
     "relaxed_initial_states": "upsampling",
     "evolve_patches": "partial_evolution",
+    "averaged_increments": "partial_evolution",
     "rate_increments": "partial_evolution",
     "latent_states": "partial_evolution",
     "IncrementMoments": "records",

@@ -161,11 +161,11 @@ class IsingParameters(StudyParameters):
 class IsingAblationParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 2048, "members": 2, "rollouts": 8, "training_steps": 200,
-                  "window": 200, "scope": "few"},
+                  "continuations": 2, "window": 200, "scope": "few"},
         "quick": {"snapshots": 8192, "members": 4, "rollouts": 32, "training_steps": 600,
-                  "window": 1000, "scope": "few"},
-        "paper": {"snapshots": 163840, "members": 4, "rollouts": 128, "training_steps": 3000,
-                  "window": 3000, "scope": "all"},
+                  "continuations": 2, "window": 1000, "scope": "few"},
+        "paper": {"snapshots": 81920, "members": 4, "rollouts": 128, "training_steps": 3000,
+                  "continuations": 8, "window": 3000, "scope": "all"},
     }  # fmt: skip
     side: Annotated[int, Field(ge=4)] = 64
     patch_side: Annotated[int, Field(ge=4)] = 16
@@ -175,6 +175,7 @@ class IsingAblationParameters(StudyParameters):
     members: Annotated[int, Field(ge=2)]
     rollouts: Annotated[int, Field(ge=2)]
     training_steps: Count
+    continuations: Annotated[int, Field(ge=2, multiple_of=2)]
     window: Annotated[float, Field(ge=50, allow_inf_nan=False)]
     scope: Literal["few", "all"]
 

@@ -6,6 +6,7 @@ Source: paper Sec. II.
 from collections.abc import Callable
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from macrodyn_lib.lattice import Patch, Patching
 from macrodyn_lib.parallel import map_chunks
@@ -19,6 +20,7 @@ from macrodyn_lib.systems.base import (
 
 # Snapshots per task: many enough that each patch index has some rows, few enough to spread.
 ROWS = 2048
+BLOCK = 8192  # snapshots whose pairs are held at once when they are merged
 # A learned closure acts on one patch, (B, *patch) -> (B, d_hat); a lattice has the patches' mean.
 Closure = Callable[[np.ndarray], np.ndarray]
 
@@ -70,6 +72,63 @@ def rate_increments(
         durations=ones,
         counts=ones,
         n_patches=1,
+        scatter_is_noise=True,
+        groups=snapshots.groups,
+    )
+
+
+def averaged_increments(
+    system: MicroscopicSystem,
+    snapshots: Snapshots,
+    patching: Patching,
+    *,
+    duration: float,
+    continuations: int,
+    rng: np.random.Generator,
+    description: str | None = None,
+) -> IncrementMoments:
+    """Every patch of every snapshot continued many times, merged snapshot by snapshot.
+
+    What noise of sampling is left falls as 1 / continuations; that of the snapshots stays. The
+    likelihood sees of the pairs no more than these moments (the scatter is that within a patch).
+
+    Args:   continuations: of each patch, an even number (they are made as twins).
+    Raises: ValueError: an odd number, or as ``evolve_patches``.
+    """
+    check_integer("continuations", continuations, at_least=2)
+    if continuations % 2:
+        raise ValueError(f"continuations = {continuations}: must be even")
+    n_patches = len(patching.patches(system.lattice_shape, periodic=system.periodic))
+    blocks = [np.arange(a, min(a + BLOCK, len(snapshots))) for a in range(0, len(snapshots), BLOCK)]
+    latents, means, scatters = [], [], []
+    hidden = True if description is None else None
+    for rows in tqdm(blocks, desc=description, disable=hidden):
+        mean, scatter = 0.0, 0.0
+        for _ in range(continuations // 2):
+            pairs = evolve_patches(
+                system, snapshots.select(rows), patching, duration=duration, twins=True,
+                patches_per_snapshot=n_patches, rng=rng,
+            )  # fmt: skip
+            assert pairs.twin_increments is not None  # twins=True
+            first, second = (
+                x.reshape(len(rows), n_patches, -1)
+                for x in (pairs.increments, pairs.twin_increments)
+            )
+            half = (first - second) / 2
+            mean = mean + (first + second).mean(axis=1) / continuations
+            scatter = (
+                scatter + 4 * np.einsum("bki,bkj->bij", half, half) / n_patches / continuations
+            )
+        latents.append(pairs.observables[::n_patches])
+        means.append(mean)
+        scatters.append(scatter)
+    return IncrementMoments(
+        latents=np.concatenate(latents),
+        means=np.concatenate(means),
+        scatters=np.concatenate(scatters),
+        durations=np.full(len(snapshots), float(duration)),
+        counts=np.ones(len(snapshots)),
+        n_patches=n_patches,
         scatter_is_noise=True,
         groups=snapshots.groups,
     )

@@ -14,7 +14,12 @@ from macrodyn_lib.closure import BlockClosure, encode, encode_naive, fit_block_c
 from macrodyn_lib.fitting import FittedSDE, TrainingSettings, fit_ensemble
 from macrodyn_lib.lattice import Patching
 from macrodyn_lib.parallel import map_tasks
-from macrodyn_lib.partial_evolution import evolve_patches, latent_states, rate_increments
+from macrodyn_lib.partial_evolution import (
+    averaged_increments,
+    evolve_patches,
+    latent_states,
+    rate_increments,
+)
 from macrodyn_lib.records import (
     IncrementMoments,
     LatentPairs,
@@ -103,6 +108,7 @@ class Recipe:
     recorded at ``times``.  relax_durations: of LocalRelax per tile, each for an equal part of them.
     source: "direct" takes true snapshots of the large system instead (for comparison only).
     duration: of partial evolution, dt.  increments: "sampled" patch pairs, or "rates".
+    continuations: of each patch; 2 are twins, more are merged.
     boundary: of the patches.  closure_dimension: of the block closure.
     hidden, signs: of the MLPSDE.  members: independent fits.  noise_scale: None: K.
     """
@@ -120,6 +126,7 @@ class Recipe:
     initial_fraction: float = 0.0
     source: Literal["upsampled", "direct"] = "upsampled"
     increments: Literal["sampled", "rates"] = "sampled"
+    continuations: int = 2
     boundary: str = "ghost"
     closure_dimension: int = 0
 
@@ -253,6 +260,12 @@ class Recipe:
         if self.increments == "rates":
             rates = rate_increments(system, snapshots)
             return Learned(recipe=self, members=self.fit(system, rates, fit_rng))
+        if self.continuations > 2 and closure is None and not naive:
+            averaged = averaged_increments(
+                system, snapshots, self.patching, duration=self.duration,
+                continuations=self.continuations, rng=pairs_rng,
+            )  # fmt: skip
+            return Learned(recipe=self, members=self.fit(system, averaged, fit_rng))
         pairs = self.patch_pairs(system, snapshots, pairs_rng, closure)
         return Learned(
             recipe=self,

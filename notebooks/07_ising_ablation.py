@@ -32,6 +32,7 @@ snapshots = None  # of the large lattice, for each study
 members = None  # independent fits, for standard errors
 rollouts = None  # paths per member
 training_steps = None  # gradient steps at most
+continuations = None  # of each patch, an even number
 window = None  # time over which equilibrium is observed, after as long a warm-up
 scope = None  # "few" or "all" settings of the noise-scale and LocalRelax studies
 
@@ -86,6 +87,7 @@ recipe = pipeline.Recipe(
     times=(0.0,),
     relax_durations=(0.0,),
     duration=run.patch_duration,
+    continuations=run.continuations,
     signs=(-1, 1),
     members=run.members,
     settings=md.TrainingSettings(
