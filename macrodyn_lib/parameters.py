@@ -128,7 +128,7 @@ class IsingParameters(StudyParameters):
                   "variants": "few"},
         "quick": {"snapshots": 12000, "members": 4, "rollouts": 8, "training_steps": 600,
                   "words": 2, "variants": "few"},
-        "paper": {"snapshots": 64000, "members": 6, "rollouts": 32, "training_steps": 2500,
+        "paper": {"snapshots": 32000, "members": 6, "rollouts": 32, "training_steps": 2000,
                   "words": 12, "variants": "all"},
     }  # fmt: skip
     side: Annotated[int, Field(ge=4)] = 64
@@ -160,12 +160,12 @@ class IsingParameters(StudyParameters):
 
 class IsingAblationParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"snapshots": 2048, "members": 2, "rollouts": 8, "training_steps": 200,
+        "smoke": {"snapshots": 1024, "members": 2, "rollouts": 8, "training_steps": 200,
                   "continuations": 2, "window": 200, "scope": "few"},
         "quick": {"snapshots": 8192, "members": 4, "rollouts": 32, "training_steps": 600,
                   "continuations": 2, "window": 1000, "scope": "few"},
-        "paper": {"snapshots": 81920, "members": 4, "rollouts": 128, "training_steps": 3000,
-                  "continuations": 8, "window": 3000, "scope": "all"},
+        "paper": {"snapshots": 40960, "members": 4, "rollouts": 64, "training_steps": 2500,
+                  "continuations": 4, "window": 3000, "scope": "all"},
     }  # fmt: skip
     side: Annotated[int, Field(ge=4)] = 64
     patch_side: Annotated[int, Field(ge=4)] = 16

@@ -33,8 +33,10 @@ from macrodyn_lib.statistics import (
     Estimate,
     autocorrelation,
     binder_cumulant,
+    correlation_function,
     jackknife,
     mean_estimate,
+    structure_factor,
     susceptibility,
 )
 from macrodyn_lib.systems.base import MicroscopicSystem
@@ -461,6 +463,15 @@ def upsampling_quality(
     return pools
 
 
+def quality(system: Ising, pool: Snapshots) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean correlation function, mean structure factor, and the magnetizations of snapshots."""
+    return (
+        correlation_function(pool.states).mean(axis=0),
+        structure_factor(pool.states).mean(axis=0),
+        system.observables(pool.states)[:, 0],
+    )
+
+
 def compare_recipes(
     system: MicroscopicSystem,
     recipes: Mapping[Any, Recipe],
@@ -701,11 +712,21 @@ def distances(paths: EnsemblePaths, direct: EnsemblePaths, n_lags: int) -> dict[
 def best_noise_ratio(
     by_ratio: Mapping[float, EnsemblePaths], direct: EnsemblePaths, quantity: str, n_lags: int
 ) -> Estimate:
-    """lambda / K of the smallest distance, with the standard error of the members' own choices."""
+    """lambda / K of the smallest distance, with the standard error of the members' own choices.
+
+    by_ratio: at least three ratios, ascending.
+    """
 
     def best(paths: Mapping[float, EnsemblePaths]) -> float:
-        values = {r: distances(p, direct, n_lags)[quantity].value for r, p in paths.items()}
-        return min(values, key=values.__getitem__)
+        values = [distances(p, direct, n_lags)[quantity].value for p in paths.values()]
+        logs = np.log2(list(paths))
+        # a parabola through the best point and its neighbours finds the minimum between them
+        middle = min(max(int(np.argmin(values)), 1), len(values) - 2)
+        near = slice(middle - 1, middle + 2)
+        curvature, slope, _ = np.polyfit(logs[near], values[near], 2)
+        if curvature <= 0:
+            return float(2 ** logs[int(np.argmin(values))])
+        return float(2 ** np.clip(-slope / (2 * curvature), logs[0], logs[-1]))
 
     count = len(next(iter(by_ratio.values())).paths)
     choices = []

@@ -143,7 +143,7 @@ class Run:
         being ``absolute`` plus ``relative`` times |reference|, so that noise alone does not fail a
         run of little effort and a small error bar leaves nothing but the tolerance.
         A reference that is an estimate adds its own standard error in squares.
-        Without one: value <= ``below`` or value > ``above``.
+        Without one: value <= ``below`` or value > ``above``, each with the same allowance for z.
         """
         if not isinstance(estimate, Estimate):
             estimate = Estimate(float(estimate))
@@ -152,10 +152,15 @@ class Run:
         if isinstance(reference, Estimate):
             combined = math.hypot(combined, reference.standard_error or 0.0)
             reference = reference.value
-        if below is not None:
-            passed, criterion = value <= below, f"value <= {below:.4g}"
-        elif above is not None:
-            passed, criterion = value > above, f"value > {above:.4g}"
+        if below is not None or above is not None:
+            multiple = estimate.allowance(z) if z > 0 else 0.0
+            slack = multiple * (error or 0.0)
+            note = f" within {multiple:.2g} standard errors" if z > 0 else ""
+            if below is not None:
+                passed, criterion = value - slack <= below, f"value <= {below:.4g}{note}"
+            else:
+                assert above is not None
+                passed, criterion = value + slack > above, f"value > {above:.4g}{note}"
         else:
             if reference is None or (z > 0 and error is None):
                 raise ValueError(f"check {name}: needs a reference, and a standard error if z > 0")
@@ -178,6 +183,24 @@ class Run:
             reference_kind=kind,
             passed=bool(passed),
             criterion=criterion,
+        )
+
+    def report(
+        self,
+        name: str,
+        estimate: Estimate,
+        *,
+        reference: Estimate | float | None = None,
+        kind: ReferenceKind | None = None,
+    ) -> None:
+        """Record a metric that is a finding and not a goal: it is not judged, and says so."""
+        self.metrics[name] = Metric(
+            value=estimate.value,
+            standard_error=estimate.standard_error,
+            reference=reference.value if isinstance(reference, Estimate) else reference,
+            reference_kind=kind,
+            passed=True,
+            criterion="reported, not judged",
         )
 
     def figure(self, figure: Any, name: str) -> Any:

@@ -32,7 +32,7 @@ closure_dimension: int = 2  # learned closures beside M and rho
 boundary: str = "ghost"  # what a patch sees at its edge, also "buffer", "buffer(w)", "periodic"
 patch_duration = None  # of partial evolution, attempted flips per spin; None: 0.2
 noise_scale = None  # lambda of the likelihood; None: K, the number of patches
-increments: str = "sampled"  # of patches; or "rates", computed (needs closure_dimension 0)
+increments: str = "sampled"  # or "rates", computed (needs closure_dimension 0)
 test_magnetizations: list[float] = [-0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75]  # starts of the tests
 snapshots = None  # of the large lattice
 members = None  # independent fits, for standard errors
@@ -50,7 +50,7 @@ run = study.begin("04_ising", globals())
 import numpy as np
 
 import macrodyn_lib as md
-from macrodyn_lib import statistics
+from macrodyn_lib import pipeline, statistics
 
 # %% [markdown]
 # ## 1. The truth, for comparison only
@@ -62,7 +62,7 @@ from macrodyn_lib import statistics
 # %% tags=["nbval-ignore-output"]
 system = md.Ising(side=run.side, temperature=run.temperature, field=run.field)
 times = np.arange(0, 3101, 2.0)  # the paper's window: 500 steps of 6.2 time units
-simulate_directly = run.cached(md.pipeline.direct_paths)
+simulate_directly = run.cached(pipeline.direct_paths)
 with run.timed("direct"):
     direct, start_states = simulate_directly(
         system, run.test_magnetizations, times, words=run.words, rng=run.stream("direct")
@@ -82,7 +82,7 @@ print(f"stationary M = {direct.stationary_mean()}, rho = {direct.stationary_mean
 # far from equilibrium to equilibrium.
 
 # %% tags=["nbval-ignore-output"]
-recipe = md.pipeline.Recipe(
+recipe = pipeline.Recipe(
     patch_side=run.patch_side,
     snapshots=run.snapshots,
     times=(*np.arange(0, 10, 0.5), *np.arange(10, 110, 5.0)),
@@ -118,17 +118,11 @@ figure
 # %% tags=["nbval-ignore-output"]
 tried = (0.15, 1.0, 10.0)
 with run.timed("quality"):
-    pools = md.pipeline.upsampling_quality(
+    pools = pipeline.upsampling_quality(
         system, recipe, tried, min(run.snapshots, 4096) // 2, run.stream("quality")
     )
 quality = {
-    "true" if key == 0 else f"{key:g} time units": tuple(
-        [
-            statistics.correlation_function(pool.states).mean(axis=0),
-            statistics.structure_factor(pool.states).mean(axis=0),
-            system.observables(pool.states)[:, 0],
-        ]
-    )
+    "true" if key == 0 else f"{key:g} time units": pipeline.quality(system, pool)
     for key, pool in pools.items()
 }
 run.figure(md.plotting.quality_of_snapshots(quality), "upsampling_quality")
@@ -176,7 +170,7 @@ md.closure.correlations(latents, known, first=2)
 naive_too = run.increments == "sampled"
 with run.timed("learn"):
     learned = recipe.learn(system, run.stream("learn"), snapshots=large, naive=naive_too)
-test = md.pipeline.RolloutTest(
+test = pipeline.RolloutTest(
     start=true_mean[:, 0],
     start_states=start_states[:, :64],
     replicas=run.rollouts,
@@ -218,14 +212,14 @@ published = {64: 0.0019528, 32: 0.0004502, 16: 0.0007979, 8: 0.0283695}  # ours 
 paper_case = (run.side, run.temperature, run.field) == (64, 2.5, 0.1)
 limit = published.get(run.patch_side) if paper_case else None
 error, transient = test.error(ours), test.error_transient(ours)
-run.check("error.ours", error, reference=limit, kind="published", below=limit or 5e-3)
-run.check("error_transient.ours", transient, below=0.02)
+run.check("error.ours", error, reference=limit, kind="published", below=limit or 5e-3, z=3)
+run.check("error_transient.ours", transient, below=0.02, z=3)
 if naive_too and run.patch_side < run.side:
-    run.check("error.naive", test.error(naive), above=error.value)
-    run.check("error_transient.naive", test.error_transient(naive), above=transient.value)
+    run.check("error.naive", test.error(naive), above=error.value, z=3)
+    run.check("error_transient.naive", test.error_transient(naive), above=transient.value, z=3)
 elif naive_too:  # one patch is the whole lattice: both are the same estimator
-    run.check("error.naive", test.error(naive), below=limit or 5e-3)
-    run.check("error_transient.naive", test.error_transient(naive), below=0.02)
+    run.check("error.naive", test.error(naive), below=limit or 5e-3, z=3)
+    run.check("error_transient.naive", test.error_transient(naive), below=0.02, z=3)
 
 # %% tags=["nbval-ignore-output"]
 within_10_percent = {"kind": "simulation", "relative": 0.1, "z": 3}
@@ -249,7 +243,7 @@ for component, (name, allowed) in enumerate((("M", 0.01), ("rho", 0.005))):
 tau = direct.relaxation_time(absolute=test.absolute)
 value = ours.relaxation_time(absolute=test.absolute)
 run.check("relaxation_time", value, reference=tau, **within_10_percent)
-furthest = md.pipeline.furthest_mean(ours.until(60), direct.until(60))
+furthest = pipeline.furthest_mean(ours.until(60), direct.until(60))
 run.check("deviation.mean_M", furthest, reference=0, kind="simulation", absolute=0.01, z=3)
 
 # %% [markdown]
@@ -258,13 +252,14 @@ run.check("deviation.mean_M", furthest, reference=0, kind="simulation", absolute
 
 # %% tags=["nbval-ignore-output"]
 coarse = times[::3][:: 1 if run.variants == "all" else 10]
-latent_means = run.cached(md.pipeline.direct_latent_means)
+latent_means = run.cached(pipeline.direct_latent_means)
 with run.timed("latent error"):
     latent_mean, ranges = latent_means(
         system, start_states[:, :16], coarse, learned, run.stream("latent")
     )
-normalised = md.pipeline.error_of_latents(ours, coarse, latent_mean, ranges)
-run.check("error_latent.ours", normalised, reference=limit, kind="published", below=limit or 5e-3)
+normalised = pipeline.error_of_latents(ours, coarse, latent_mean, ranges)
+bound = {"reference": limit, "kind": "published", "below": limit or 5e-3, "z": 3}
+run.check("error_latent.ours", normalised, **bound)
 
 # %% [markdown]
 # ## 6. How long may a patch evolve?
@@ -278,13 +273,13 @@ fewer = recipe.but(
     snapshots=max(run.snapshots // 2, 100), members=min(run.members, 4), increments="sampled"
 )
 short = test.shortened(1240 if every else 310)
-compare = run.cached(md.pipeline.compare_recipes)
+compare = run.cached(pipeline.compare_recipes)
 with run.timed("lag time"):
     recipes = {lag: fewer.but(duration=lag) for lag in lags}
     scan = compare(system, recipes, short, run.stream("lag"), snapshots=None)
 
 # %% tags=["nbval-ignore-output"]
-measured = md.pipeline.column(scan, "relaxation_time") / tau.value
+measured = pipeline.column(scan, "relaxation_time") / tau.value
 figure = md.plotting.lag_time(
     np.array(lags), tuple(measured), None, chosen=recipe.duration, unit="flips per spin",
     title="Relaxation time learned with longer partial evolution", quantity="learned / direct",
@@ -297,8 +292,7 @@ run.figure(figure, "lag_time")
 # The whole pipeline again for other patch sides, each with its own small simulations.
 
 # %% tags=["nbval-ignore-output"]
-parts = (1, 2, 4, 8) if every else (1, 2, 4)
-sides = [run.side // n for n in parts if run.side % n == 0 and run.side // n >= 4]
+sides = [run.side // n for n in (1, 2, 4, 8) if run.side % n == 0 and run.side // n >= 4]
 with run.timed("ablation"):
     recipes = {s: fewer.but(patch_side=s) for s in sides}
     window = test if every else short
@@ -309,9 +303,10 @@ limits = published if paper_case else {}
 for s, result in ablation.items():
     error = result["error.ours"]
     bound = {"reference": limits.get(s), "kind": "published", "below": limits.get(s, 5e-3)}
+    bound["z"] = 3
     run.check(f"ablation.{s}.error.ours", error, **bound)
     other = {"above": error.value} if s < run.side else {"below": limits.get(s, 5e-3)}
-    run.check(f"ablation.{s}.error.naive", result["error.naive"], **other)
+    run.check(f"ablation.{s}.error.naive", result["error.naive"], **other, z=3)
     value, truth = result["stationary.std_M"], direct.stationary_std()
     run.check(f"ablation.{s}.stationary.std_M", value, reference=truth, **within_10_percent)
     value = result["relaxation_time"]
@@ -321,7 +316,7 @@ for s, result in ablation.items():
 naive_published = {64: 0.0020886, 32: 0.0012863, 16: 0.0320415, 8: 0.1305925}
 both = {"published, ours": published, "published, naive": naive_published}
 shown = {name: [values[s] for s in sides] for name, values in both.items()} if paper_case else {}
-errors = {name: md.pipeline.column(ablation, f"error.{name}") for name in ("ours", "naive")}
+errors = {name: pipeline.column(ablation, f"error.{name}") for name in ("ours", "naive")}
 run.figure(
     md.plotting.errors_against_patch_side(sides, errors, shown, title="Test error"), "errors"
 )
@@ -331,6 +326,7 @@ run.figure(
 #
 # One ingredient at a time is swapped: the boundary of the patch, the number of closures, sampled
 # pairs for computed rates, upsampled snapshots for true ones, two LocalRelax extremes for the ladder.
+# (Reported, not judged: some are meant to fail.)
 
 # %% tags=["nbval-ignore-output"]
 base = fewer.but(boundary="ghost", closure_dimension=0, signs=fewer.signs and (-1, 1))
@@ -348,9 +344,8 @@ even = lambda d: base.signs and (-1, 1, *[1] * d)  # noqa: E731
 swaps |= {f"{d} closures": base.but(closure_dimension=d, signs=even(d)) for d in (1, 2, 3, 4)}
 
 # %% tags=["nbval-ignore-output"]
-kept = swaps if every else {k: swaps[k] for k in ("no closure", "true, rates")}
 with run.timed("variants"):
-    budget = compare(system, kept, short, run.stream("variants"))
+    budget = compare(system, swaps, short, run.stream("variants"))
 references = {"error.ours": None, "error_transient.ours": None}
 references |= {"stationary.std_M": direct.stationary_std().value, "relaxation_time": tau.value}
 shown = {
@@ -362,9 +357,9 @@ run.figure(md.plotting.variants(shown, references, title="One ingredient swapped
 # %% tags=["nbval-ignore-output"]
 for name, result in budget.items():
     key = name.replace(" ", "_").replace(",", "")
-    run.check(f"variant.{key}.error.ours", result["error.ours"], below=limit or 5e-3)
+    run.report(f"variant.{key}.error.ours", result["error.ours"])
     value = result["relaxation_time"]
-    run.check(f"variant.{key}.relaxation_time", value, reference=tau, **within_10_percent)
+    run.report(f"variant.{key}.relaxation_time", value, reference=tau, kind="simulation")
 
 # %% [markdown]
 # ## 9. Results
