@@ -225,7 +225,7 @@ run.figure(md.plotting.variants(shown, lines, title="Learned; dashed: direct"), 
 # autocorrelation, from direct simulation.
 
 # %% tags=["nbval-ignore-output"]
-boundaries, lengths = ("ghost", "buffer(2)", "periodic"), (run.patch_duration, 2.0, 7.0)
+boundaries, lengths = ("ghost", "buffer", "periodic"), (run.patch_duration, 2.0, 7.0)
 choices = [(boundary, length) for boundary in boundaries for length in lengths]
 ratios = (0.25, 0.5, 1.0, 2.0)
 tasks = {(b, d): (system, recipe.but(boundary=b, duration=d), true_snapshots) for b, d in choices}
@@ -248,9 +248,11 @@ for boundary, duration in choices:
         scale = md.statistics.Estimate(
             n_patches * ratio.value, n_patches * (ratio.standard_error or 0), ratio.members
         )
-        run.check(
-            name + ending, scale, reference=n_patches, kind="exact", absolute=n_patches / 2, z=3
-        )
+        if (boundary, duration, ending) == ("ghost", run.patch_duration, ""):
+            goal = {"absolute": n_patches / 2, "z": 3}
+            run.check(name, scale, reference=n_patches, kind="exact", **goal)
+        else:
+            run.report(name + ending, scale, reference=n_patches, kind="exact")
 
 # %% [markdown]
 # ## 7. Results
