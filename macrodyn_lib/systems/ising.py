@@ -132,8 +132,11 @@ class Ising(MicroscopicSystem):
         if any(patch.boundary == "periodic" for patch in patches):
             return MicroscopicSystem.relax_patches(self, states, patches, duration, rng)
         check_states(states, self.lattice_shape)
+        check_number("duration", duration, above=0)
+        if len(patches) == 0:
+            return states
         words = _pack(states)
-        boxes = np.array([(*patch.start, *patch.shape) for patch in patches])
+        boxes = np.array([(*np.mod(patch.start, self.side), *patch.shape) for patch in patches])
         means = duration * boxes[:, 2] * boxes[:, 3]
         attempts = rng.poisson(means, size=(len(words), len(boxes)))
         multispin.relax_boxes(words, boxes, self._thresholds(), attempts, _seeds(words, rng))
@@ -217,7 +220,7 @@ class Ising(MicroscopicSystem):
             spins = np.empty((count, n_kept, *self.lattice_shape), dtype=np.int8)
             for index in range(n_kept):
                 spins[:, index] = _unpack(kept[:, index], count)
-            return counts.reshape(-1, len(times), 2)[:count], spins
+            return counts.reshape(len(words) * WORD, len(times), 2)[:count], spins
 
         parts = map_chunks(run, len(states), rng, chunk=WORD, description=description)
         return self._trajectories(times, parts, keep_states)
