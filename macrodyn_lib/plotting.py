@@ -320,7 +320,8 @@ def variants(
     *,
     title: str = "",
 ) -> Figure:
-    """Each quantity for a few variants of the method, with two standard errors.
+    """Each quantity for a few variants of the method, with two standard errors; logarithmic where
+    positive values span more than a factor of 30.
 
     results: variant -> quantity -> (value, standard error).  references: quantity -> line or None.
     """
@@ -331,6 +332,9 @@ def variants(
         for row, result in enumerate(results.values()):
             value, error = result[quantity]
             panel.errorbar(value, -row, xerr=2 * error, color=OURS, marker="o", ms=4, capsize=2)
+        values = [result[quantity][0] for result in results.values()]
+        if min(values) > 0 and max(values) > 30 * min(values):
+            panel.set_xscale("log")
         panel.set_yticks([-row for row in range(len(results))], list(results))
         if panel is not axes[0]:
             panel.set_yticklabels([])
