@@ -477,3 +477,32 @@ BAD_CALLS = {
 def test_call_raises_for_wrong_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("value", [0, 3, 127])
+def test_spins_must_be_up_or_down(value: int) -> None:
+    system = Ising(side=4)
+    states = np.ones((2, 4, 4), dtype=np.int8)
+    states[1, 2, 3] = value
+    rng = np.random.default_rng(1)
+    patch = Patch(start=(0, 0), shape=(2, 2), lattice_shape=(4, 4))
+    for call in (
+        lambda: system.simulate(states, np.array([1.0]), rng),
+        lambda: system.simulate(states, np.array([1.0]), rng, multispin=True),
+        lambda: system.rate_moments(states),
+        lambda: system.evolve_patch(states, patch, 1.0, rng),
+        lambda: system.relax_patches(states, [patch], 1.0, rng),
+    ):
+        with pytest.raises(ValueError, match="spins must be -1 or 1"):
+            call()
+
+
+def test_a_patch_of_another_lattice_is_refused() -> None:
+    system, rng = Ising(side=4), np.random.default_rng(1)
+    states = system.initial_states(2, rng)
+    for shape, lattice in (((2, 2), (8, 8)), ((6, 4), (4, 4))):
+        patch = Patch(start=(0, 0), shape=shape, lattice_shape=lattice)
+        with pytest.raises(ValueError, match=r"must be of \(4, 4\)"):
+            system.evolve_patch(states, patch, 1.0, rng)
+        with pytest.raises(ValueError, match=r"must be of \(4, 4\)"):
+            system.relax_patches(states, [patch], 1.0, rng)

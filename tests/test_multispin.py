@@ -152,15 +152,15 @@ def test_sites_are_attempted_equally_often():
     certain = np.full((64, 5), ALL)
     remaining = np.zeros((3, 5))
     seed = np.random.default_rng(3).integers(2**64, size=4, dtype=np.uint64)
-    for _ in range(4000):
+    for _ in range(30_000):
         words = np.zeros((4, 6), dtype=np.uint64)
         multispin.attempt(words, (2, 3, 3, 5), certain, 15, seed)
         patch = words[np.ix_(np.arange(2, 5) % 4, np.arange(3, 8) % 6)]
         assert np.isin(words, [0, ALL]).all() and (words != 0).sum() == (patch != 0).sum()
         remaining += patch == 0
     expected = (1 - 1 / 15) ** 15
-    error = math.sqrt(expected * (1 - expected) / 4000)
-    assert np.abs(remaining / 4000 - expected).max() < 4.5 * error  # 15 z-scores, 1e-4 in all
+    error = math.sqrt(expected * (1 - expected) / 30_000)
+    assert np.abs(remaining / 30_000 - expected).max() < 4.5 * error  # 15 z-scores, 1e-4 in all
 
 
 # Statistics over words

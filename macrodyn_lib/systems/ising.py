@@ -92,7 +92,7 @@ class Ising(MicroscopicSystem):
         the times of their attempts, so averages over replicas have standard errors over words:
         rows 0 to 63, 64 to 127, ... are independent of each other.
         """
-        check_states(states, self.lattice_shape)
+        self._check(states)
         times = check_times(times)
         if multispin:
             return self._simulate_words(states, times, rng, keep_states, description)
@@ -131,7 +131,7 @@ class Ising(MicroscopicSystem):
         """Glauber dynamics in one patch after the other, 64 replicas at once (multi-spin)."""
         if any(patch.boundary == "periodic" for patch in patches):
             return MicroscopicSystem.relax_patches(self, states, patches, duration, rng)
-        check_states(states, self.lattice_shape)
+        self._check(states, patches)
         check_number("duration", duration, above=0)
         if len(patches) == 0:
             return states
@@ -150,7 +150,7 @@ class Ising(MicroscopicSystem):
         Returns: (B, 2) and (B, 2, 2), per unit of time.
         Source:  generator of the jump process; docs/method.md, "Rate increments".
         """
-        check_states(states, self.lattice_shape)
+        self._check(states)
         counts = np.empty((len(states), kernels.CLASSES), dtype=np.int64)
         kernels.count_classes(np.ascontiguousarray(states, dtype=np.int8), counts)
         # a spin down with k neighbours up turns 2 - k ... of its 4 bonds: aligned 4 - k become k
@@ -181,6 +181,7 @@ class Ising(MicroscopicSystem):
             raise ValueError(f"field = {self.field}: cluster updates need field = 0")
         for name, value in (("chains", chains), ("samples", samples), ("clusters", clusters)):
             check_integer(name, value)
+        check_integer("warm_up", warm_up, at_least=0)
         probability = -math.expm1(-2 / self.temperature)
 
         def run(rows: slice, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -238,6 +239,18 @@ class Ising(MicroscopicSystem):
     def _observables_of(self, counts: np.ndarray, n_sites: int) -> np.ndarray:
         return counts * (2 / n_sites, 1 / (2 * n_sites)) - (1.0, 0.0)
 
+    def _check(self, states: np.ndarray, patches: Sequence[Patch] = ()) -> None:
+        """The kernels trust shapes and values: here they are looked at."""
+        check_states(states, self.lattice_shape)
+        if not (np.abs(states) == 1).all():
+            raise ValueError(f"states has values {np.unique(states)[:5]}: spins must be -1 or 1")
+        for patch in patches:
+            if patch.lattice_shape != self.lattice_shape or max(patch.shape) > self.side:
+                raise ValueError(
+                    f"patch {patch.shape} is of a lattice {patch.lattice_shape}: must be of "
+                    f"{self.lattice_shape}"
+                )
+
     def _evolve(
         self,
         states: np.ndarray,
@@ -246,7 +259,7 @@ class Ising(MicroscopicSystem):
         max_events: int,
         rng: np.random.Generator,
     ) -> tuple[np.ndarray, np.ndarray]:
-        check_states(states, self.lattice_shape)
+        self._check(states, [patch])
         evolved = np.array(states, dtype=np.int8, order="C")
         elapsed = np.empty(len(states))
         wrapped = patch.boundary == "periodic"
