@@ -42,7 +42,6 @@ from macrodyn_lib import study
 run = study.begin("07_ising_ablation", globals())
 
 # %% tags=["nbval-ignore-output"]
-
 import macrodyn_lib as md
 from macrodyn_lib import exact, pipeline
 
