@@ -26,6 +26,7 @@ def linear(slope=SLOPE, bias=BIAS, root=ROOT):
         slope=slope / scale[:, None] * scale,
         bias=(bias + slope @ shift) / scale,
         cholesky=root / scale[:, None],
+        beyond=np.zeros(d),
         lowest=np.full(d, -1.0),
         highest=np.full(d, 1.0),
     )

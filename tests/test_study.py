@@ -25,7 +25,11 @@ def run(tmp_path):
 def test_every_notebook_has_every_preset(notebook, preset):
     resolved = resolve(notebook, {"preset": preset}).resolved()
     assert resolved["preset"] == preset
-    assert None not in resolved.values()
+    # what follows from the geometry or the method may stay open
+    assert {name for name, value in resolved.items() if value is None} <= {
+        "patch_duration",
+        "noise_scale",
+    }
 
 
 @pytest.mark.parametrize(
