@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from macrodyn_lib.errors import CheckpointError, DivergedError
 from macrodyn_lib.fitting import FORMAT, FittedSDE, TrainingSettings, fit_ensemble, fit_sde
 from macrodyn_lib.likelihood import negative_log_likelihood
-from macrodyn_lib.records import LatentPairs
+from macrodyn_lib.records import IncrementMoments, LatentPairs
 from macrodyn_lib.sde import MLPSDE, LinearSDE
 
 K = 8
@@ -457,3 +457,93 @@ def test_network_goes_on_with_the_linear_slope_outside_the_training_box():
     moved = fitted.drift(corner + step) - fitted.drift(corner)
     np.testing.assert_allclose(moved, step / scale @ slope.T * scale, rtol=1e-6)
     np.testing.assert_allclose(fitted.covariance(corner + step), fitted.covariance(corner))
+
+
+# Increments as a simulator that knows its rates hands them over: no noise of sampling at all
+
+
+def rates_of(drift, root, latents):
+    roots = root(latents)
+    return IncrementMoments(
+        latents=latents,
+        means=drift(latents),
+        scatters=roots @ roots.transpose(0, 2, 1),
+        durations=np.ones(len(latents)),
+        counts=np.ones(len(latents)),
+        n_patches=1,
+        scatter_is_noise=True,
+        groups=np.arange(len(latents)) // 50,
+    )
+
+
+def ornstein_uhlenbeck_rates(count=2000):
+    return rates_of(
+        lambda z: z @ SLOPE.T + BIAS,
+        lambda z: np.broadcast_to(ROOT, (len(z), 2, 2)),
+        np.random.default_rng(7).normal(1, 2, size=(count, 2)),
+    )
+
+
+def test_linear_fit_of_rates_is_exact():
+    fitted = fit_sde(ornstein_uhlenbeck_rates(), LinearSDE(2), rng=np.random.default_rng(0))
+    slope, bias, root = fitted.linear_coefficients()
+    for value, exact in ((slope, SLOPE), (bias, BIAS), (root, ROOT)):
+        np.testing.assert_allclose(value, exact, rtol=0, atol=1e-12)
+    assert fitted.noise_scale == 1
+
+
+def largest_errors(fitted, latents, drift, root):
+    """Of drift and covariance at the data, in units of their spread (or mean, if larger)."""
+    roots = root(latents)
+    truth = drift(latents), roots @ roots.transpose(0, 2, 1)
+    learned = fitted.drift(latents), fitted.covariance(latents)
+    return [
+        np.abs(a - b).max() / np.sqrt(np.square(b).mean())
+        for a, b in zip(learned, truth, strict=True)
+    ]
+
+
+def test_network_fit_of_linear_rates_stays_at_the_truth():
+    """It starts there, and what it learns must not lead away: 1 % of the root mean square."""
+    data, settings = ornstein_uhlenbeck_rates(), TrainingSettings(steps=200, check_every=20)
+    fitted = fit_sde(data, MLP, rng=np.random.default_rng(0), settings=settings)
+    errors = largest_errors(
+        fitted,
+        data.latents,
+        lambda z: z @ SLOPE.T + BIAS,
+        lambda z: np.broadcast_to(ROOT, (len(z), 2, 2)),
+    )
+    assert max(errors) < 0.01
+
+
+def test_network_fit_of_nonlinear_rates_is_exact_to_15_percent_everywhere():
+    """4000 states without noise; the largest error of all is at a corner of the box."""
+    latents = np.random.default_rng(7).uniform(-1.5, 1.5, size=(4000, 2))
+    data = rates_of(nonlinear_drift, correlated_root, latents)
+    settings = TrainingSettings(steps=600, batch=1000, learning_rate=2e-2, check_every=100)
+    network, linear = (
+        fit_sde(data, model, rng=np.random.default_rng(0), settings=settings)
+        for model in (WIDE, LinearSDE(2))
+    )
+    assert max(largest_errors(network, latents, nonlinear_drift, correlated_root)) < 0.15
+    assert min(largest_errors(linear, latents, nonlinear_drift, correlated_root)) > 0.5
+
+
+def test_members_in_processes_have_the_bits_of_members_one_after_the_other(monkeypatch):
+    data, states = ornstein_uhlenbeck_rates(400), []
+    for threads in ("1", "2"):
+        monkeypatch.setenv("MACRODYN_THREADS", threads)
+        members = fit_ensemble(data, MLP, members=3, rng=np.random.default_rng(4), settings=QUICK)
+        states.append([state_of(member) for member in members])
+    for alone, in_process in zip(*states, strict=True):
+        assert torch.equal(alone, in_process)
+    assert not torch.equal(states[0][0], states[0][1])
+
+
+def test_noise_factor_multiplies_the_diffusion_alone_and_is_stored(tmp_path):
+    fitted = fit_sde(linear_pairs(100), LinearSDE(2), rng=np.random.default_rng(0))
+    louder, z = dataclasses.replace(fitted, noise_factor=3.0), np.ones((1, 2))
+    np.testing.assert_array_equal(louder.drift(z), fitted.drift(z))
+    np.testing.assert_allclose(louder.covariance(z), 9 * fitted.covariance(z))
+    louder.save(tmp_path / "model.pt")
+    assert FittedSDE.load(tmp_path / "model.pt").noise_factor == 3

@@ -10,13 +10,19 @@ import oracles
 import pytest
 from scipy.stats import chisquare, ks_2samp
 
-from macrodyn_lib.closure import encode
+from macrodyn_lib.closure import BlockClosure, encode, encode_naive
 from macrodyn_lib.exact import LinearChainExact
 from macrodyn_lib.lattice import Patch, Patching
-from macrodyn_lib.partial_evolution import evolve_patches
+from macrodyn_lib.partial_evolution import (
+    averaged_increments,
+    evolve_patches,
+    latent_states,
+    rate_increments,
+)
 from macrodyn_lib.records import IncrementMoments, Snapshots
 from macrodyn_lib.systems.base import evolve_one_patch
 from macrodyn_lib.systems.curie_weiss import CurieWeiss
+from macrodyn_lib.systems.ising import Ising
 from macrodyn_lib.systems.linear_chain import LinearChain
 
 PHYSICS = {"friction": 0.3, "coupling": 0.8, "noise": 0.7, "force": 5.0}
@@ -266,3 +272,156 @@ def test_evolve_patches_raises_when_side_does_not_divide(system):
             duration=0.1,
             rng=np.random.default_rng(0),
         )
+
+
+# Closures of a patch
+
+QUARTERS = Patching(side=4)
+MAGNET = Ising(side=8)
+
+
+def two_closures(patches):
+    """Of no symmetry at all, (B, 4, 4) -> (B, 2)."""
+    weights = np.random.default_rng(5).normal(size=(16, 2))
+    return np.tanh(patches.reshape(len(patches), -1) @ weights)
+
+
+def test_latent_states_have_the_mean_of_the_closures_over_patches():
+    states = snapshots_of(MAGNET, 5).states
+    latents = latent_states(MAGNET, states, QUARTERS, two_closures)
+    quarters = [states[:, a : a + 4, b : b + 4] for a in (0, 4) for b in (0, 4)]
+    expected = sum(two_closures(quarter) for quarter in quarters) / 4
+    np.testing.assert_array_equal(latents[:, :2], MAGNET.observables(states))
+    np.testing.assert_allclose(latents[:, 2:], expected, rtol=0, atol=1e-15)
+    np.testing.assert_array_equal(latent_states(MAGNET, states, QUARTERS), latents[:, :2])
+
+
+@pytest.fixture
+def all_up(monkeypatch):
+    """Evolving a patch turns all of its spins up, so that its outcome is known."""
+
+    def evolve_patch(self, states, patch, duration, rng):
+        return patch.insert(states, np.ones((len(states), *patch.shape), dtype=np.int8))
+
+    monkeypatch.setattr(Ising, "evolve_patch", evolve_patch)
+
+
+def test_increment_is_k_times_the_change_of_the_lattice_for_closures_too(all_up):
+    snapshots = snapshots_of(MAGNET, 30)
+    pairs = pairs_of(MAGNET, snapshots=snapshots, patches_per_snapshot=3, closure=two_closures)
+    patches, up = QUARTERS.patches((8, 8)), np.ones((1, 4, 4), dtype=np.int8)
+    sources = np.repeat(snapshots.states, 3, axis=0)
+    before = latent_states(MAGNET, sources, QUARTERS, two_closures)
+    np.testing.assert_allclose(pairs.observables, before, rtol=0, atol=1e-15)
+    for row, index in enumerate(pairs.patches):
+        state = sources[row : row + 1]
+        evolved = patches[index].insert(state, up)
+        after = latent_states(MAGNET, evolved, QUARTERS, two_closures)
+        # K times the cancellation error of numbers of order 1
+        np.testing.assert_allclose(
+            pairs.increments[row], 4 * (after - before[row])[0], rtol=0, atol=1e-14
+        )
+        own = two_closures(up) - two_closures(patches[index].extract(state))
+        np.testing.assert_allclose(pairs.increments[row, 2:], own[0], rtol=0, atol=1e-15)
+
+
+def test_naive_pairs_take_the_patch_for_the_whole_for_closures_too(all_up):
+    pairs = pairs_of(MAGNET, closure=two_closures)
+    up = np.ones((1, 4, 4), dtype=np.int8)
+    expected = np.column_stack([MAGNET.observables(up), two_closures(up)])
+    np.testing.assert_allclose(pairs.patch_observables, np.tile(expected, (60, 1)), atol=1e-15)
+    naive = encode_naive(pairs)
+    assert naive.dimension == 4 and naive.n_patches == 1
+    np.testing.assert_allclose(naive.latents + naive.increments, pairs.patch_observables)
+
+
+@pytest.mark.parametrize("boundary", ["ghost", "buffer(2)", "periodic"])
+def test_closures_do_not_change_the_pairs_of_the_observables(boundary):
+    names = ("square", "neighbours", "diagonals", "square", "neighbours", "diagonals", "square")
+    closure = BlockClosure(weights=np.eye(7)[:, 1:4], centre=np.zeros(7), names=names)
+    without, pairs = (
+        pairs_of(MAGNET, boundary, twins=True, closure=which) for which in (None, closure)
+    )
+    for name in ("observables", "increments", "twin_increments", "patch_observables"):
+        given = getattr(pairs, name)
+        assert given.shape == (60, 5)
+        np.testing.assert_array_equal(given[:, :2], getattr(without, name))
+    assert (pairs.increments[:, 2:] != pairs.twin_increments[:, 2:]).any(axis=0).all()
+
+
+# Rates, and many continuations
+
+
+def test_rate_increments_are_the_moments_the_system_gives():
+    system = Ising(side=6)
+    snapshots = snapshots_of(system, 2100)  # more than one chunk
+    rates = rate_increments(system, snapshots)
+    drift, covariance = system.rate_moments(snapshots.states)
+    np.testing.assert_array_equal(rates.latents, system.observables(snapshots.states))
+    np.testing.assert_array_equal(rates.means, drift)
+    np.testing.assert_array_equal(rates.scatters, covariance)
+    np.testing.assert_array_equal(rates.groups, snapshots.groups)
+    assert (rates.durations == 1).all() and (rates.counts == 1).all()
+    assert rates.n_patches == 1 and rates.scatter_is_noise
+
+
+def test_rates_of_every_spin_add_up_to_the_mean_increment_in_a_short_time():
+    """Mean increment of a patch per time, over all patches and many continuations: |z| < 4."""
+    duration = 0.002  # the drift changes by about this share of itself
+    states = np.repeat(snapshots_of(MAGNET, 1).states, 6000, axis=0)
+    pairs = pairs_of(
+        MAGNET, snapshots=Snapshots(states=states), duration=duration, patches_per_snapshot=4
+    )
+    drifts = pairs.increments.reshape(6000, 4, 2).mean(axis=1) / duration
+    rates = rate_increments(MAGNET, Snapshots(states=states[:1]))
+    assert np.abs(oracles.z_of_mean(drifts, rates.means[0])).max() < 4
+    assert np.abs(oracles.z_of_mean(drifts, 4 * rates.means[0])).max() > 10  # planted: K lost
+
+
+@pytest.mark.parametrize("system", [CHAIN, CurieWeiss(side=8)], ids=["chain", "Curie-Weiss"])
+def test_rate_increments_raise_where_the_system_does_not_know_its_rates(system):
+    message = f"increments = 'rates': {type(system).__name__} has no rate_moments; use 'sampled'"
+    with pytest.raises(ValueError, match=message):
+        rate_increments(system, snapshots_of(system, 3))
+
+
+def averaged(continuations, seed=2):
+    rng = np.random.default_rng(seed)
+    return averaged_increments(
+        CHAIN, snapshots_of(CHAIN), QUARTERS, duration=0.1, continuations=continuations, rng=rng
+    )
+
+
+def test_averages_of_two_continuations_are_the_moments_of_twins():
+    """Latents of the chain are all different, so that merging by latent is by snapshot."""
+    moments = encode(pairs_of(CHAIN, patches_per_snapshot=3, twins=True)).moments()
+    merged = averaged(2)
+    order = np.argsort(merged.latents[:, 0])
+    assert len(moments) == 60 and (moments.counts == 3).all()
+    for name in ("latents", "means", "scatters", "durations"):
+        values = getattr(merged, name)[order]
+        np.testing.assert_allclose(values, getattr(moments, name), rtol=1e-12, atol=1e-14)
+    assert merged.n_patches == 3 and merged.scatter_is_noise
+    np.testing.assert_array_equal(merged.groups, snapshots_of(CHAIN).groups)
+
+
+def test_averages_have_less_noise_with_more_continuations_and_the_same_scatter():
+    """All patches of one state: the drifts between them cancel, their noise is divided."""
+    snapshots = Snapshots(states=np.tile(PROFILE, (2000, 1)))
+    for continuations, other in ((2, 8), (8, 2)):
+        merged = averaged_increments(
+            CHAIN, snapshots, QUARTERS, duration=STEP, continuations=continuations,
+            rng=np.random.default_rng(3),
+        )  # fmt: skip
+        mean, noise = DRIFT * STEP, K * SIGMA * STEP
+        drawn = merged.means[:, 0]
+        assert abs(oracles.z_of_mean(drawn, mean)) < 4
+        assert abs(oracles.z_of_variance(drawn, mean, noise / (K * continuations))) < 4
+        assert abs(oracles.z_of_variance(drawn, mean, noise / (K * other))) > 10  # planted
+        assert abs(oracles.z_of_mean(merged.scatters[:, 0, 0], noise)) < 4
+
+
+@pytest.mark.parametrize("continuations", [1, 3, 2.0])
+def test_averages_raise_for_an_odd_number_of_continuations(continuations):
+    with pytest.raises(ValueError, match=f"continuations = {continuations}: must be"):
+        averaged(continuations)

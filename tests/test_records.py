@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from macrodyn_lib.closure import encode, encode_naive
+from macrodyn_lib.fitting import fit_sde
 from macrodyn_lib.records import (
     IncrementMoments,
     LatentPairs,
@@ -13,6 +14,7 @@ from macrodyn_lib.records import (
     Snapshots,
     Trajectories,
 )
+from macrodyn_lib.sde import LinearSDE
 
 N, D = 6, 2
 
@@ -34,6 +36,22 @@ def patch_pairs(**changes):
 
 def latent_pairs(**changes):
     return dataclasses.replace(encode(patch_pairs()), **changes)
+
+
+def increment_moments(**changes):
+    rng = np.random.default_rng(1)
+    roots = rng.normal(size=(N, D, D))
+    fields = {
+        "latents": rng.normal(size=(N, D)),
+        "means": rng.normal(size=(N, D)),
+        "scatters": roots @ roots.transpose(0, 2, 1),
+        "durations": rng.uniform(0.1, 1, N),
+        "counts": np.arange(1.0, N + 1),
+        "n_patches": 4,
+        "scatter_is_noise": True,
+        "groups": np.array([0, 0, 1, 1, 2, 2]),
+    }
+    return IncrementMoments(**(fields | changes))
 
 
 def snapshots(**changes):
@@ -101,6 +119,19 @@ BROKEN = {
         {"states": np.zeros((1, 3, 4))},
         r"must begin with \(2, 3\)",
     ),
+    "moments means": (increment_moments, {"means": np.zeros((N, 1))}, r"means .* be \(6, 2\)"),
+    "moments scatters": (
+        increment_moments,
+        {"scatters": np.zeros((N, D, 1))},
+        r"scatters has shape \(6, 2, 1\): must be \(6, 2, 2\)",
+    ),
+    "moments axes": (increment_moments, {"scatters": np.zeros((N, D))}, "must have 3 axes"),
+    "moments counts": (increment_moments, {"counts": np.ones(N + 1)}, r"counts has shape \(7,\)"),
+    "moments NaN": (increment_moments, {"means": np.full((N, D), np.nan)}, "means has 12 non-fin"),
+    "moments duration": (increment_moments, {"durations": np.zeros(N)}, "minimum of 0"),
+    "moments patch count": (increment_moments, {"n_patches": 0}, "n_patches = 0"),
+    "moments groups": (increment_moments, {"groups": np.arange(N + 1)}, "must be 6 integers"),
+    "moments no rows": (increment_moments, {"latents": np.empty((0, D))}, "latents has no rows"),
 }
 
 
@@ -110,7 +141,9 @@ def test_record_raises_and_names_the_fault(make, changes, message):
         make(**changes)
 
 
-@pytest.mark.parametrize("make", [patch_pairs, latent_pairs, snapshots, trajectories])
+@pytest.mark.parametrize(
+    "make", [patch_pairs, latent_pairs, increment_moments, snapshots, trajectories]
+)
 def test_record_is_read_only(make):
     record = make()
     for field in dataclasses.fields(record):
@@ -135,6 +168,28 @@ def test_trajectories_become_snapshots_grouped_by_replica():
     assert drawn.lattice_shape == (4,) and len(drawn) == 6
     with pytest.raises(ValueError, match="keep_states=True"):
         trajectories(states=None).snapshots()
+
+
+def test_selected_snapshots_keep_their_groups():
+    pool = snapshots(states=np.arange(12).reshape(N, 2), groups=np.array([5, 5, 7, 7, 9, 9]))
+    chosen = pool.select(np.array([4, 0]))
+    np.testing.assert_array_equal(chosen.states, [[8, 9], [0, 1]])
+    np.testing.assert_array_equal(chosen.groups, [9, 5])
+    np.testing.assert_array_equal(pool.select(pool.groups == 7).states, [[4, 5], [6, 7]])
+
+
+def test_concatenated_snapshots_keep_the_groups_of_their_sources_apart():
+    first = snapshots(groups=np.array([3, 3, 0, 0, 1, 1]))
+    second = snapshots(states=np.full((2, 4, 4), 7), groups=np.array([0, 3]))
+    both = Snapshots.concatenate([first, second, first])
+    np.testing.assert_array_equal(both.states[6:8], second.states)
+    np.testing.assert_array_equal(both.states[8:], first.states)
+    parts = both.groups[:6], both.groups[6:8], both.groups[8:]
+    for part, source in zip(parts, (first, second, first), strict=True):
+        # the same rows belong together as before
+        same = part[:, None] == part
+        np.testing.assert_array_equal(same, source.groups[:, None] == source.groups)
+    assert len(np.unique(both.groups)) == 3 + 2 + 3
 
 
 def test_encode_hands_over_increments_and_k():
@@ -163,12 +218,33 @@ def test_select_takes_the_rows_of_every_array(rows):
         np.testing.assert_array_equal(getattr(part, name), getattr(pairs, name)[rows])
 
 
-def test_shares_partition_whole_groups():
-    count, groups = 4, np.repeat(np.arange(10) * 7, 5)
-    rows = np.arange(50.0)[:, None]
-    pairs = LatentPairs(
-        latents=rows, increments=rows, durations=np.ones(50), n_patches=2, groups=groups
-    )
+@pytest.mark.parametrize("rows", [np.array([4, 1]), np.arange(N) % 2 == 0], ids=["index", "mask"])
+def test_select_takes_the_rows_of_all_moments(rows):
+    moments = increment_moments()
+    part = moments.select(rows)
+    for name in ("latents", "means", "scatters", "durations", "counts", "groups"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(moments, name)[rows])
+    assert (part.n_patches, part.scatter_is_noise) == (4, True)
+
+
+FIFTY = {"durations": np.ones(50), "n_patches": 2, "groups": np.repeat(np.arange(10) * 7, 5)}
+ROWS = np.arange(50.0)[:, None]
+TO_BE_SHARED = {
+    "pairs": LatentPairs(latents=ROWS, increments=ROWS, **FIFTY),
+    "moments": IncrementMoments(
+        latents=ROWS,
+        means=ROWS,
+        scatters=ROWS[:, :, None],
+        counts=np.ones(50),
+        scatter_is_noise=True,
+        **FIFTY,
+    ),
+}
+
+
+@pytest.mark.parametrize("pairs", TO_BE_SHARED.values(), ids=TO_BE_SHARED)
+def test_shares_partition_whole_groups(pairs):
+    count = 4
     shares = pairs.shares(count, np.random.default_rng(0))
     dealt = np.concatenate([share.latents[:, 0] for share in shares])
     np.testing.assert_array_equal(np.sort(dealt), np.arange(50))
@@ -178,9 +254,69 @@ def test_shares_partition_whole_groups():
 
 
 @pytest.mark.parametrize("count", [0, 4])
-def test_shares_raise_for_more_shares_than_groups(count):
+@pytest.mark.parametrize("make", [latent_pairs, increment_moments])
+def test_shares_raise_for_more_shares_than_groups(make, count):
     with pytest.raises(ValueError, match=f"count = {count}: must be 1 to 3"):
-        latent_pairs().shares(count, np.random.default_rng(0))
+        make().shares(count, np.random.default_rng(0))
+
+
+SHIFT, SCALE = np.array([1.0, -2.0]), np.array([0.5, 4.0])
+
+
+def test_normalised_pairs_are_in_units_of_the_scale():
+    pairs = latent_pairs()
+    unit = pairs.normalised(SHIFT, SCALE)
+    np.testing.assert_allclose(SHIFT + SCALE * unit.latents, pairs.latents)
+    np.testing.assert_allclose(SCALE * unit.increments, pairs.increments)
+    np.testing.assert_allclose(SCALE * unit.twins, pairs.twins)
+    for name in ("durations", "groups", "n_patches"):
+        np.testing.assert_array_equal(getattr(unit, name), getattr(pairs, name))
+    assert latent_pairs(twins=None).normalised(SHIFT, SCALE).twins is None
+
+
+@pytest.mark.parametrize("twins", [True, False])
+def test_merging_and_normalising_commute(twins):
+    pairs = latent_pairs(**({} if twins else {"twins": None}))
+    first, second = (
+        pairs.normalised(SHIFT, SCALE).moments(),
+        pairs.moments().normalised(SHIFT, SCALE),
+    )
+    for field in dataclasses.fields(first):
+        np.testing.assert_allclose(getattr(first, field.name), getattr(second, field.name))
+
+
+def test_moments_of_moments_are_themselves():
+    moments = increment_moments()
+    assert moments.moments() is moments
+
+
+def test_reflected_moments_hold_both_images_with_half_the_weight():
+    moments, signs = increment_moments(), np.array([-1, 1])
+    both = moments.reflected(signs)
+    assert len(both) == 2 * N and both.counts.sum() == moments.counts.sum()
+    original, mirrored = both.select(np.arange(N)), both.select(np.arange(N, 2 * N))
+    for part, sign in ((original, np.ones(2)), (mirrored, signs)):
+        np.testing.assert_array_equal(part.latents, sign * moments.latents)
+        np.testing.assert_array_equal(part.means, sign * moments.means)
+        np.testing.assert_array_equal(part.scatters[:, 0, 1], sign[0] * moments.scatters[:, 0, 1])
+        np.testing.assert_array_equal(part.scatters[:, 1, 1], moments.scatters[:, 1, 1])
+        np.testing.assert_array_equal(part.counts, moments.counts / 2)
+        np.testing.assert_array_equal(part.durations, moments.durations)
+        np.testing.assert_array_equal(part.groups, moments.groups)
+
+
+def test_fit_of_reflected_moments_is_symmetric():
+    signs, z = np.array([-1, 1]), np.random.default_rng(2).normal(size=(9, 2))
+    once, reflected = (
+        fit_sde(data, LinearSDE(D), rng=np.random.default_rng(0))
+        for data in (increment_moments(), increment_moments().reflected(signs))
+    )
+    # numbers of order 1 to 100
+    np.testing.assert_allclose(
+        reflected.drift(signs * z), signs * reflected.drift(z), rtol=0, atol=1e-12
+    )
+    assert abs(reflected.covariance(z)[:, 0, 1]).max() < 1e-12
+    assert np.abs(once.drift(signs * z) - signs * once.drift(z)).max() > 0.1
 
 
 # Two pairs share latent and duration, the third differs in its duration.
@@ -209,3 +345,14 @@ def test_moments_of_twins_hold_half_mean_squared_difference():
     # differences (-2, 0), (0, 4) of the first two pairs: half the mean of their squares
     np.testing.assert_allclose(moments.scatters, [[[1, 0], [0, 4]], [[0, 0], [0, 2]]])
     assert moments.scatter_is_noise
+
+
+def test_concatenated_pairs_hold_every_row_of_every_array():
+    pairs = patch_pairs()
+    both = PatchPairs.concatenate([pairs, patch_pairs(increments=np.zeros((N, D)))])
+    assert len(both) == 2 * N and both.n_patches == 8
+    for name in ("observables", "increments", "twin_increments", "patches", "groups"):
+        np.testing.assert_array_equal(getattr(both, name)[:N], getattr(pairs, name))
+    assert not both.increments[N:].any()
+    with pytest.raises(ValueError, match=r"n_patches = \[8, 4\]: must be the same for all"):
+        PatchPairs.concatenate([pairs, patch_pairs(n_patches=4)])

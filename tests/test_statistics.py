@@ -8,10 +8,14 @@ import pytest
 from macrodyn_lib.statistics import (
     Estimate,
     autocorrelation,
+    binder_cumulant,
+    correlation_function,
     jackknife,
     mean_estimate,
     relative_error,
     relaxation_time,
+    structure_factor,
+    susceptibility,
 )
 
 
@@ -101,3 +105,73 @@ def test_relaxation_time_of_a_slow_series_is_the_longest_lag():
 def test_autocorrelation_raises_for_too_many_lags():
     with pytest.raises(ValueError, match="n_lags = 11: must be 1 to 10"):
         autocorrelation(np.zeros((1, 10)), 11)
+
+
+def test_susceptibility_by_hand():
+    # mean square 2.5, mean modulus 1.5: (8 / 0.5) (2.5 - 2.25)
+    assert susceptibility(np.array([[1.0, -2.0], [-1.0, 2.0]]), 8, 0.5) == pytest.approx(4.0)
+    assert susceptibility(np.array([0.5, -0.5]), 64, 2.0) == 0
+
+
+@pytest.mark.parametrize("m", [[0.3, 0.3, -0.3], [1, -1], [[2.0], [2.0]]])
+def test_binder_cumulant_of_one_modulus_is_two_thirds(m):
+    assert binder_cumulant(np.array(m)) == pytest.approx(2 / 3)
+
+
+def test_binder_cumulant_of_normal_values_vanishes():
+    """For N of them <m^4> / <m^2>^2 has mean 3 N / (N + 2), whatever their variance."""
+    m = 0.1 * np.random.default_rng(0).standard_normal((20_000, 8))
+    few = mean_estimate(np.array([binder_cumulant(sample) for sample in m]))
+    assert abs(few.value - 2 / (8 + 2)) < 4 * few.standard_error  # false alarm 6e-5
+    # var U = var(m^4 / 3 - 2 m^2) / N = (96 / 9 - 16 + 8) / N for unit variance
+    assert abs(binder_cumulant(m)) < 4 * math.sqrt(8 / (3 * m.size))
+    uniform = np.random.default_rng(0).uniform(-1, 1, 10**5)
+    assert binder_cumulant(uniform) == pytest.approx(0.4, abs=0.01)  # 1 - (1/5) / (3/9)
+
+
+def test_binder_cumulant_of_nothing_but_zeros_raises():
+    with pytest.raises(ValueError, match="m is zero everywhere: the Binder cumulant is undefined"):
+        binder_cumulant(np.zeros((3, 2)))
+
+
+def lattices(side):
+    """Of no symmetry: the two axes differ."""
+    rng = np.random.default_rng(side)
+    return rng.choice([-1, 1], size=(3, side, side), p=[0.3, 0.7]) * np.arange(1, side + 1)
+
+
+@pytest.mark.parametrize("side", [4, 5])
+def test_correlation_function_equals_direct_sums(side):
+    states = lattices(side)
+    direct = np.zeros((3, side // 2 + 1))
+    for r in range(side // 2 + 1):
+        for x in range(side):
+            for y in range(side):
+                for neighbour in (states[:, (x + r) % side, y], states[:, x, (y + r) % side]):
+                    direct[:, r] += states[:, x, y] * neighbour / (2 * side**2)
+    np.testing.assert_allclose(correlation_function(states), direct, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("side", [4, 5])
+def test_structure_factor_equals_direct_sums(side):
+    states = lattices(side)
+    direct = np.zeros((3, side // 2 + 1))
+    for j in range(side // 2 + 1):
+        for axis in (0, 1):
+            amplitude = np.zeros(3, dtype=complex)
+            for x in range(side):
+                for y in range(side):
+                    phase = 2 * math.pi * j * (x, y)[axis] / side
+                    amplitude += states[:, x, y] * np.exp(-1j * phase)
+            direct[:, j] += np.abs(amplitude) ** 2 / (2 * side**2)
+    np.testing.assert_allclose(structure_factor(states), direct, rtol=1e-12, atol=1e-12)
+
+
+def test_structure_factor_obeys_parseval():
+    """Over all k of an axis it adds up to the squares of the sums across that axis, over L."""
+    states = lattices(6)
+    half = structure_factor(states)
+    everything = half[:, 0] + 2 * half[:, 1:3].sum(axis=1) + half[:, 3]  # S(-k) = S(k)
+    squares = [np.square(states.sum(axis=axis)).sum(axis=1) / 6 for axis in (1, 2)]
+    np.testing.assert_allclose(everything, np.mean(squares, axis=0))
+    np.testing.assert_allclose(half[:, 0], 36 * states.mean(axis=(1, 2)) ** 2)

@@ -20,6 +20,10 @@ def run(tmp_path):
     return begin(CHAIN, {"preset": "smoke", "output_dir": str(tmp_path / "run")})
 
 
+# what None stands for is decided in the notebook: the duration by its study, the noise scale by K
+MAY_BE_NONE = {"04_ising": {"patch_duration", "noise_scale"}}
+
+
 @pytest.mark.parametrize("notebook", sorted(NOTEBOOKS))
 @pytest.mark.parametrize("preset", ["smoke", "quick", "paper"])
 def test_every_notebook_has_every_preset(notebook, preset):
@@ -129,6 +133,28 @@ def test_check_passes_on_one_side_of_its_criterion_and_fails_on_the_other(
     run.check("inside", passes, **criterion)
     run.check("outside", fails, **criterion)
     assert run.metrics["inside"].passed and not run.metrics["outside"].passed
+
+
+def test_reference_with_an_error_of_its_own_adds_it_in_squares(run):
+    reference = Estimate(1.0, 0.4)  # with 0.3 of the value: 0.5
+    run.check("inside", Estimate(2.49, 0.3), reference=reference, kind="simulation", z=3)
+    run.check("outside", Estimate(2.51, 0.3), reference=reference, kind="simulation", z=3)
+    run.check("exact", Estimate(2.49, 0.3), reference=1.0, kind="exact", z=3)
+    run.check("sure", Estimate(2.49, 0.3), reference=Estimate(1.0), kind="exact", z=3)
+    verdicts = {name: metric.passed for name, metric in run.metrics.items()}
+    assert verdicts == {"inside": True, "outside": False, "exact": False, "sure": False}
+    stored = run.metrics["inside"]
+    assert (stored.value, stored.standard_error, stored.reference) == (2.49, 0.3, 1.0)
+    assert stored.reference_kind == "simulation"
+
+
+def test_reported_metric_is_not_judged_and_says_so(run):
+    run.report("finding", Estimate(5.0, 0.1), reference=Estimate(1.0, 0.2), kind="simulation")
+    run.report("alone", Estimate(5.0))
+    finding, alone = run.metrics["finding"], run.metrics["alone"]
+    assert finding.criterion == alone.criterion == "reported, not judged"
+    assert finding.passed and (finding.value, finding.reference) == (5.0, 1.0)
+    assert (alone.standard_error, alone.reference) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,19 @@ import oracles
 import pytest
 
 from macrodyn_lib.exact import CurieWeissExact
+from macrodyn_lib.lattice import Patching
 from macrodyn_lib.records import Snapshots
+from macrodyn_lib.systems.base import evolve_one_patch
 from macrodyn_lib.systems.curie_weiss import CurieWeiss
+from macrodyn_lib.systems.ising import Ising
 from macrodyn_lib.systems.linear_chain import LinearChain
-from macrodyn_lib.upsampling import LocalRelax, upsample
+from macrodyn_lib.upsampling import (
+    ROWS,
+    LocalRelax,
+    relax_ladder,
+    relaxed_initial_states,
+    upsample,
+)
 
 
 def spin_snapshots(side, count=5):
@@ -149,3 +158,128 @@ def test_relaxation_raises_for_wrong_boundary():
         LocalRelax(side=2, duration=1.0, boundary="open")(
             SMALL, np.ones((1, 4, 4), dtype=np.int8), np.random.default_rng(0)
         )
+
+
+# Ladders: snapshots relaxed for different times
+
+
+def test_ladder_relaxes_each_tile_for_its_duration_in_passes_of_at_most_one():
+    ladder = relax_ladder(4, (0, 0.25, 1, 2.5, 40))
+    assert ladder[0] is None
+    passes = [(rung.passes, rung.duration) for rung in ladder[1:]]
+    assert passes == [(1, 0.25), (1, 1.0), (3, pytest.approx(2.5 / 3)), (40, 1.0)]
+    assert {rung.side for rung in ladder[1:]} == {4}
+
+
+class Marks:
+    """Rungs that fill the lattices with their number and note where they were used."""
+
+    def __init__(self, count):
+        self.uses = set()
+        self.rungs = [self.rung(number) for number in range(count)]
+
+    def rung(self, number):
+        def relax(system, states, rng):
+            self.uses.add((system.side, number))
+            return np.full_like(states, number)
+
+        return relax
+
+
+def values_by_chunk(snapshots):
+    states = snapshots.states.reshape(len(snapshots), -1)
+    return [set(states[a : a + ROWS].ravel().tolist()) for a in range(0, len(states), ROWS)]
+
+
+COUNT = 4 * ROWS + 5
+
+
+def test_initial_states_use_the_rungs_in_turn():
+    system, marks = CurieWeiss(side=4), Marks(3)
+    rng = np.random.default_rng(0)
+    pool = relaxed_initial_states(system, COUNT, relax=marks.rungs, rng=rng)
+    assert values_by_chunk(pool) == [{0}, {1}, {2}, {0}, {1}]
+    np.testing.assert_array_equal(pool.groups, np.arange(COUNT))
+
+
+def test_duration_zero_leaves_initial_states_as_they_are():
+    system = Ising(side=8)
+    random, mixed = (
+        relaxed_initial_states(
+            system, 3 * ROWS, relax=relax_ladder(4, durations), rng=np.random.default_rng(0)
+        ).states
+        for durations in ((0,), (0, 2))
+    )
+    relaxed = slice(ROWS, 2 * ROWS)
+    np.testing.assert_array_equal(np.delete(mixed, relaxed, 0), np.delete(random, relaxed, 0))
+    assert (mixed[relaxed] != random[relaxed]).any(axis=0).all()
+    # up to their magnetization, random spins are independent of their neighbours
+    m = random.mean(axis=(1, 2))
+    neighbours = (random * np.roll(random, 1, axis=1)).mean(axis=(1, 2))
+    expected = (64 * m**2 - 1) / 63  # two different sites out of 64 with a given sum
+    assert abs(oracles.z_of_mean(neighbours - expected, 0)) < 4  # false alarm 6e-5
+    m = mixed[relaxed].mean(axis=(1, 2))
+    neighbours = (mixed[relaxed] * np.roll(mixed[relaxed], 1, axis=1)).mean(axis=(1, 2))
+    assert oracles.z_of_mean(neighbours - (64 * m**2 - 1) / 63, 0) > 10
+
+
+def test_upsampling_uses_the_rungs_in_turn_at_the_last_level_and_the_last_one_before():
+    marks = Marks(3)
+    pool = upsample(
+        spin_snapshots(4),
+        to=CurieWeiss(side=16),
+        count=COUNT,
+        relax=marks.rungs,
+        rng=np.random.default_rng(0),
+    )
+    assert values_by_chunk(pool) == [{0}, {1}, {2}, {0}, {1}]
+    assert marks.uses == {(8, 2), (16, 0), (16, 1), (16, 2)}
+
+
+def test_snapshots_of_full_size_are_returned_as_they_are():
+    snapshots = spin_snapshots(8)
+    same = upsample(
+        snapshots,
+        to=CurieWeiss(side=8),
+        count=99,
+        relax=relax_ladder(4, (1,)),
+        rng=np.random.default_rng(0),
+    )
+    np.testing.assert_array_equal(same.states, snapshots.states)
+    np.testing.assert_array_equal(same.groups, snapshots.groups)
+
+
+def test_tiles_of_the_ising_model_are_relaxed_by_multi_spin_coding():
+    system = Ising(side=8)
+    states = system.initial_states(100, np.random.default_rng(0))
+    tiles = Patching(side=4, stride=2).patches((8, 8))
+    relaxed = LocalRelax(side=4, duration=1.0)(system, states, np.random.default_rng(1))
+    together = system.relax_patches(states, tiles, 1.0, np.random.default_rng(1))
+    np.testing.assert_array_equal(relaxed, together)
+
+
+def test_tiles_with_a_buffer_are_evolved_one_after_the_other():
+    system, patching = Ising(side=8), Patching(side=4, boundary="buffer(2)", stride=2)
+    states = system.initial_states(10, np.random.default_rng(0))
+    relax = LocalRelax(side=4, duration=1.0, boundary="buffer(2)", passes=2)
+    relaxed = relax(system, states, np.random.default_rng(1))
+    rng = np.random.default_rng(1)
+    for tile in patching.patches((8, 8)) * 2:
+        states = evolve_one_patch(system, states, tile, patching, 1.0, rng)
+    np.testing.assert_array_equal(relaxed, states)
+
+
+def test_ladders_give_same_bits_for_any_number_of_threads(monkeypatch):
+    small, large, ladder = Ising(side=4), Ising(side=16), relax_ladder(4, (0, 0.5, 2))
+    states = small.initial_states(50, np.random.default_rng(0))
+    results = []
+    for threads in ("1", "4"):
+        monkeypatch.setenv("MACRODYN_THREADS", threads)
+        rng = np.random.default_rng(1)
+        enlarged = upsample(
+            Snapshots(states=states), to=large, count=4 * ROWS, relax=ladder, rng=rng
+        )
+        initial = relaxed_initial_states(large, 4 * ROWS, relax=ladder, rng=rng)
+        results.append((enlarged.states, initial.states))
+    for one, four in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, four)

@@ -1,0 +1,89 @@
+"""The Ising studies at the door: the contract's defaults, and what is refused in which words."""
+
+import pytest
+
+from macrodyn_lib.errors import ParameterError
+from macrodyn_lib.parameters import resolve
+
+ISING, ABLATION = "04_ising", "07_ising_ablation"
+# the physics parameters of the contract; they do not depend on the preset
+CONTRACT = {
+    ISING: {
+        "side": 64,
+        "patch_side": 16,
+        "temperature": 2.5,
+        "field": 0.1,
+        "closure_dimension": 2,
+        "boundary": "ghost",
+        "patch_duration": None,
+        "noise_scale": None,
+        "test_magnetizations": [-0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75],
+    },
+    ABLATION: {"temperature": 2.25, "side": 64, "patch_side": 16},
+}
+
+
+@pytest.mark.parametrize("notebook", CONTRACT)
+@pytest.mark.parametrize("preset", ["smoke", "quick", "paper"])
+def test_defaults_are_those_of_the_contract(notebook, preset):
+    resolved = resolve(notebook, {"preset": preset}).resolved()
+    assert {name: resolved[name] for name in CONTRACT[notebook]} == CONTRACT[notebook]
+
+
+@pytest.mark.parametrize("notebook", CONTRACT)
+def test_effort_grows_with_the_preset(notebook):
+    names = ("snapshots", "members", "rollouts", "training_steps")
+    smoke, quick, paper = (
+        [resolve(notebook, {"preset": preset}).resolved()[name] for name in names]
+        for preset in ("smoke", "quick", "paper")
+    )
+    assert all(a <= b <= c and a < c for a, b, c in zip(smoke, quick, paper, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("notebook", "given", "message"),
+    [
+        (ISING, {"patch_side": 5}, r"patch_side = 5: must divide side = 64 .*, 8, 16, 32, 64$"),
+        (ISING, {"side": 60, "patch_side": 12}, r"patch_side = 12: .* 15, 20, 30, 60$"),
+        (ISING, {"patch_side": 1}, r"parameter patch_side = 1: .*equal to 2"),
+        (ISING, {"side": 2}, r"parameter side = 2: .*equal to 4"),
+        (ISING, {"increments": "rates"}, r"closure_dimension = 2: must be 0 with .* 'rates'$"),
+        (ISING, {"increments": "guessed"}, r"parameter increments = 'guessed': .*'sampled' or"),
+        (ISING, {"boundary": "foo"}, r"parameter boundary = 'foo': .*ghost\|periodic\|buffer"),
+        (ISING, {"boundary": "buffer(x)"}, r"parameter boundary = 'buffer\(x\)': "),
+        (ISING, {"words": 1}, r"parameter words = 1: .*equal to 2"),
+        (ISING, {"closure_dimension": 7}, r"parameter closure_dimension = 7: .*equal to 6"),
+        (ISING, {"noise_scale": 0}, r"parameter noise_scale = 0: .*greater than 0"),
+        (ISING, {"patch_duration": -1}, r"parameter patch_duration = -1: .*greater than 0"),
+        (ISING, {"temperature": float("inf")}, r"parameter temperature = inf: .*finite"),
+        (ISING, {"test_magnetizations": []}, r"parameter test_magnetizations = \[\]: .*at least 1"),
+        (ISING, {"variants": "some"}, r"parameter variants = 'some': .*'few' or 'all'"),
+        (ABLATION, {"patch_side": 5}, r"patch_side = 5: must divide side = 64"),
+        (ABLATION, {"continuations": 3}, r"parameter continuations = 3: .*multiple of 2"),
+        (ABLATION, {"snapshots": 100}, r"parameter snapshots = 100: .*equal to 512"),
+        (ABLATION, {"window": 10}, r"parameter window = 10: .*equal to 50"),
+        (ABLATION, {"scope": "some"}, r"parameter scope = 'some': .*'few' or 'all'"),
+        (ABLATION, {"field": 0.1}, r"unknown parameter 'field': allowed are preset, seed"),
+    ],
+)  # fmt: skip
+def test_wrong_value_raises_one_line_that_names_the_parameter(notebook, given, message):
+    with pytest.raises(ParameterError, match=message) as caught:
+        resolve(notebook, {"preset": "smoke", **given})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"increments": "rates", "closure_dimension": 0},
+        {"boundary": "buffer"},
+        {"boundary": "buffer(4)"},
+        {"boundary": "periodic", "patch_duration": 0.25, "noise_scale": 8},
+        {"side": 48, "patch_side": 8},
+        {"side": 16, "patch_side": 16},
+    ],
+    ids=str,
+)
+def test_values_in_range_are_taken(given):
+    resolved = resolve(ISING, {"preset": "smoke", **given}).resolved()
+    assert {name: resolved[name] for name in given} == given
