@@ -92,6 +92,14 @@ def _empty_lists(n_sites: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
 
 
 @numba.njit(nogil=True, cache=True)
+def _wrap(index: int, extent: int) -> int:
+    """Into 0 ... extent - 1 for indices that are at most one period outside; no division."""
+    if index < 0:
+        return index + extent
+    return index - extent if index >= extent else index
+
+
+@numba.njit(nogil=True, cache=True)
 def _sort_sites(
     spins: np.ndarray,
     box: tuple[int, int, int, int],
@@ -106,19 +114,19 @@ def _sort_sites(
     first_row, first_column, height, width = box
     sizes[:] = 0
     for r in range(height):
+        row = _wrap(first_row + r, rows)
         if wrapped:
-            above, below = (r if r > 0 else height) - 1, (r + 1 if r + 1 < height else 0)
+            above = _wrap(first_row + _wrap(r - 1, height), rows)
+            below = _wrap(first_row + _wrap(r + 1, height), rows)
         else:
-            above, below = r - 1, r + 1
-        row = (first_row + r) % rows
-        above, below = (first_row + above) % rows, (first_row + below) % rows
+            above, below = _wrap(row - 1, rows), _wrap(row + 1, rows)
         for c in range(width):
+            column = _wrap(first_column + c, columns)
             if wrapped:
-                left, right = (c if c > 0 else width) - 1, (c + 1 if c + 1 < width else 0)
+                left = _wrap(first_column + _wrap(c - 1, width), columns)
+                right = _wrap(first_column + _wrap(c + 1, width), columns)
             else:
-                left, right = c - 1, c + 1
-            column = (first_column + c) % columns
-            left, right = (first_column + left) % columns, (first_column + right) % columns
+                left, right = _wrap(column - 1, columns), _wrap(column + 1, columns)
             total = (
                 spins[above, column] + spins[below, column] + spins[row, left] + spins[row, right]
             )
@@ -226,10 +234,10 @@ def _run(
 def _write_spins(spins: np.ndarray, box: tuple[int, int, int, int], site_class: np.ndarray) -> None:
     rows, columns = spins.shape
     for r in range(box[2]):
-        row = (box[0] + r) % rows
+        row = _wrap(box[0] + r, rows)
         for c in range(box[3]):
             up = site_class[r * box[3] + c] >= 5
-            spins[row, (box[1] + c) % columns] = 1 if up else -1
+            spins[row, _wrap(box[1] + c, columns)] = 1 if up else -1
 
 
 @numba.njit(nogil=True, cache=True)
