@@ -53,6 +53,19 @@ class Patch:
         """(B, *lattice) -> (B, *patch): a copy of the patch's sites."""
         return np.array(states[self.selection], order="C")
 
+    def widened(self, width: int, *, periodic: bool = True) -> "Patch":
+        """The patch with ``width`` more sites on each side, as far as the lattice has them."""
+        starts, shape = [], []
+        for first, length, extent in zip(self.start, self.shape, self.lattice_shape, strict=True):
+            if periodic:
+                low, count = first - width, min(length + 2 * width, extent)
+            else:
+                low = max(first - width, 0)
+                count = min(first + length + width, extent) - low
+            starts.append(low % extent)
+            shape.append(count)
+        return dataclasses.replace(self, start=tuple(starts), shape=tuple(shape))
+
     def insert(self, states: np.ndarray, values: np.ndarray) -> np.ndarray:
         """A copy of ``states`` (B, *lattice) with the patch's sites set to ``values``."""
         result = states.copy()
@@ -123,19 +136,7 @@ class Patching:
 
     def rim(self, patch: Patch, *, periodic: bool = True) -> Patch:
         """The patch with its buffer of ``buffer_width`` more sites on each side, in the lattice."""
-        width = self.buffer_width
-        starts, shape = [], []
-        for first, length, extent in zip(
-            patch.start, patch.shape, patch.lattice_shape, strict=True
-        ):
-            if periodic:
-                low, count = first - width, min(length + 2 * width, extent)
-            else:
-                low = max(first - width, 0)
-                count = min(first + length + width, extent) - low
-            starts.append(low % extent)
-            shape.append(count)
-        return dataclasses.replace(patch, start=tuple(starts), shape=tuple(shape))
+        return patch.widened(self.buffer_width, periodic=periodic)
 
     def split(self, states: np.ndarray) -> np.ndarray:
         """(B, *lattice) -> (B, K, *patch), the partition."""

@@ -3,7 +3,10 @@
 Source: paper Sec. II.
 """
 
+import dataclasses
+import math
 from collections.abc import Callable
+from typing import Self
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -36,12 +39,27 @@ def latent_states(
     Returns: (B, *lattice) -> (B, d), the closures after the observables.
     Source: paper Eq. 1.
     """
+    observables, closures = _observables_and_closures(system, states, patching, closure)
+    return _joined(observables, closures.mean(axis=1))
+
+
+def _observables_and_closures(
+    system: MicroscopicSystem,
+    states: np.ndarray,
+    patching: Patching,
+    closure: Closure | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """phi* of each state, (B, d*), and the closures of each of its patches, (B, K, d_hat)."""
     observables = system.observables(states)
     if closure is None:
-        return observables
+        return observables, np.empty((len(states), 1, 0))
     patches = patching.split(states)
     values = closure(patches.reshape(-1, *patches.shape[2:]))
-    return np.column_stack([observables, values.reshape(*patches.shape[:2], -1).mean(axis=1)])
+    return observables, values.reshape(*patches.shape[:2], -1)
+
+
+def _joined(observables: np.ndarray, closures: np.ndarray) -> np.ndarray:
+    return np.concatenate([observables, closures], axis=1)
 
 
 def rate_increments(
@@ -84,54 +102,79 @@ def averaged_increments(
     *,
     duration: float,
     continuations: int,
+    closure: Closure | None = None,
     rng: np.random.Generator,
     description: str | None = None,
-) -> IncrementMoments:
+) -> tuple[IncrementMoments, IncrementMoments]:
     """Every patch of every snapshot continued many times, merged snapshot by snapshot.
 
     What noise of sampling is left falls as 1 / continuations; that of the snapshots stays. The
     likelihood sees of the pairs no more than these moments (the scatter is that within a patch).
 
-    Args:   continuations: of each patch, an even number (they are made as twins).
-    Raises: ValueError: an odd number, or as ``evolve_patches``.
+    Args:    continuations: of each patch, an even number (they are made as twins).
+    Returns: the moments for the method (K = n_patches), and for the baseline (the evolved patch
+             taken for the whole, K = 1; one of each pair of twins).
+    Raises:  ValueError: an odd number, or as ``evolve_patches``.
     """
     check_integer("continuations", continuations, at_least=2)
     if continuations % 2:
         raise ValueError(f"continuations = {continuations}: must be even")
     n_patches = len(patching.patches(system.lattice_shape, periodic=system.periodic))
-    blocks = [np.arange(a, min(a + BLOCK, len(snapshots))) for a in range(0, len(snapshots), BLOCK)]
-    latents, means, scatters = [], [], []
-    hidden = True if description is None else None
-    for rows in tqdm(blocks, desc=description, disable=hidden):
-        mean, scatter = 0.0, 0.0
-        for _ in range(continuations // 2):
+    rounds = continuations // 2
+
+    def merged(rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        sums: list[np.ndarray] = []
+        for _ in range(rounds):
             pairs = evolve_patches(
                 system, snapshots.select(rows), patching, duration=duration, twins=True,
-                patches_per_snapshot=n_patches, rng=rng,
+                patches_per_snapshot=n_patches, closure=closure, rng=rng,
             )  # fmt: skip
             assert pairs.twin_increments is not None  # twins=True
-            first, second = (
-                x.reshape(len(rows), n_patches, -1)
-                for x in (pairs.increments, pairs.twin_increments)
+            increments, twins, moved = (
+                values.reshape(len(rows), n_patches, -1)
+                for values in (
+                    pairs.increments,
+                    pairs.twin_increments,
+                    pairs.patch_observables - pairs.observables,
+                )
             )
-            half = (first - second) / 2
-            mean = mean + (first + second).mean(axis=1) / continuations
-            scatter = (
-                scatter + 4 * np.einsum("bki,bkj->bij", half, half) / n_patches / continuations
+            terms = (
+                (increments + twins).mean(axis=1) / 2,
+                _mean_square(increments - twins) / 2,
+                moved.mean(axis=1),
+                _mean_square(moved),
             )
-        latents.append(pairs.observables[::n_patches])
-        means.append(mean)
-        scatters.append(scatter)
-    return IncrementMoments(
-        latents=np.concatenate(latents),
-        means=np.concatenate(means),
-        scatters=np.concatenate(scatters),
-        durations=np.full(len(snapshots), float(duration)),
-        counts=np.ones(len(snapshots)),
-        n_patches=n_patches,
-        scatter_is_noise=True,
-        groups=snapshots.groups,
-    )
+            sums = [old + new for old, new in zip(sums, terms, strict=True)] if sums else [*terms]
+        mean, scatter, naive_mean, naive_square = (total / rounds for total in sums)
+        naive_scatter = naive_square - naive_mean[:, :, None] * naive_mean[:, None, :]
+        return pairs.observables[::n_patches], mean, scatter, naive_mean, naive_scatter
+
+    blocks = [np.arange(a, min(a + BLOCK, len(snapshots))) for a in range(0, len(snapshots), BLOCK)]
+    progress = tqdm(blocks, desc=description, disable=None if description else True)
+    parts = [merged(rows) for rows in progress]
+    latents, *moments = (np.concatenate(column) for column in zip(*parts, strict=True))
+
+    def record(
+        means: np.ndarray, scatters: np.ndarray, scale: int, twins: bool
+    ) -> IncrementMoments:
+        return IncrementMoments(
+            latents=latents,
+            means=means,
+            scatters=scatters,
+            durations=np.full(len(snapshots), float(duration)),
+            counts=np.ones(len(snapshots)),
+            n_patches=scale,
+            scatter_is_noise=twins,
+            groups=snapshots.groups,
+        )
+
+    ours = record(moments[0], moments[1], n_patches, twins=True)
+    return ours, record(moments[2], moments[3], 1, twins=False)
+
+
+def _mean_square(values: np.ndarray) -> np.ndarray:
+    """Mean over patches of v v': (B, K, d) -> (B, d, d)."""
+    return np.einsum("bki,bkj->bij", values, values) / values.shape[1]
 
 
 def evolve_patches(
@@ -182,17 +225,18 @@ def evolve_patches(
     continuations = 2 if twins else 1
 
     def move(
-        states: np.ndarray, patch: Patch, rng: np.random.Generator
+        frame: _Frame, states: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         if events is not None:
-            return system.evolve_patch_events(states, patch, events, rng)
+            return frame.system.evolve_patch_events(states, frame.patch, events, rng)
         assert duration is not None
-        evolved = evolve_one_patch(system, states, patch, patching, duration, rng)
+        evolved = evolve_one_patch(frame.system, states, frame.patch, patching, duration, rng)
         return evolved, np.full(len(states), duration)
 
     def run(rows: slice, generator: np.random.Generator) -> dict[str, np.ndarray]:
         states = snapshots.states[rows]
-        before = latent_states(system, states, patching, closure)
+        observables, closures = _observables_and_closures(system, states, patching, closure)
+        before = _joined(observables, closures.mean(axis=1))
         order = generator.permuted(np.tile(np.arange(len(patches)), (len(states), 1)), axis=1)
         chosen = order[:, :patches_per_snapshot]
         shape = (*chosen.shape, before.shape[1])
@@ -202,16 +246,17 @@ def evolve_patches(
             at = np.nonzero(chosen == index)
             if len(at[0]) == 0:
                 continue
-            source = states[at[0]]
+            frame = _Frame.of(system, patch, patching)
+            source = frame.extract(states)[at[0]]
             for twin in range(continuations):
-                evolved, elapsed = move(source, patch, generator)
-                increments[twin][at] = _increment(
-                    system, source, evolved, before[at[0]], patch, len(patches), closure
-                )
+                evolved, elapsed = move(frame, source, generator)
+                after = frame.patch.extract(evolved)
+                moved = frame.change(source, evolved, len(patches))
+                learned = closure(after) if closure else np.empty((len(after), 0))
+                known = closures[at[0], index] if closure else learned
+                increments[twin][at] = _joined(moved, learned - known)
                 if twin == 0:
-                    after = patch.extract(evolved)
-                    columns = [system.observables(after), *([closure(after)] if closure else [])]
-                    patch_observables[at] = np.column_stack(columns)
+                    patch_observables[at] = _joined(system.observables(after), learned)
                     durations[at] = elapsed
         flat = increments.reshape(continuations, -1, shape[-1])
         return {
@@ -232,19 +277,42 @@ def evolve_patches(
     return PatchPairs(**columns, n_patches=len(patches), groups=groups)
 
 
-def _increment(
-    system: MicroscopicSystem,
-    states: np.ndarray,
-    evolved: np.ndarray,
-    observables: np.ndarray,
-    patch: Patch,
-    n_patches: int,
-    closure: Closure | None,
-) -> np.ndarray:
-    after, before = patch.extract(evolved), patch.extract(states)
-    if system.observables_are_site_means:
-        given = system.observables(after) - system.observables(before)
-    else:
-        moved = system.observables(evolved)
-        given = n_patches * (moved - observables[:, : moved.shape[1]])
-    return given if closure is None else np.column_stack([given, closure(after) - closure(before)])
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Frame:
+    """The part of the lattice that a patch can see, as a lattice of its own, or all of it.
+
+    box: where it lies, None: everywhere.  patch: the patch in it.  share: n_frame / n_lattice.
+    """
+
+    system: MicroscopicSystem
+    box: Patch | None
+    patch: Patch
+    share: float
+
+    @classmethod
+    def of(cls, system: MicroscopicSystem, patch: Patch, patching: Patching) -> Self:
+        """The smallest frame that changes nothing but the cost: it does not grow with the lattice.
+
+        The frame's own opposite edges are frozen, so that what they would say to each other if it
+        is taken for a periodic lattice does not change.
+        """
+        if system.interaction_range is not None:
+            rim = patching.rim(patch) if patching.boundary == "buffer" else patch
+            box = rim.widened(system.interaction_range)
+            side = box.shape[0]
+            if max(box.shape) == min(box.shape) < min(system.lattice_shape):
+                start = ((side - patch.shape[0]) // 2,) * len(patch.shape)
+                inner = dataclasses.replace(patch, start=start, lattice_shape=box.shape)
+                share = box.n_sites / math.prod(system.lattice_shape)
+                return cls(system=system.resized(side), box=box, patch=inner, share=share)
+        return cls(system=system, box=None, patch=patch, share=1.0)
+
+    def extract(self, states: np.ndarray) -> np.ndarray:
+        return states if self.box is None else self.box.extract(states)
+
+    def change(self, before: np.ndarray, after: np.ndarray, n_patches: int) -> np.ndarray:
+        """K [phi*(x with the patch evolved) - phi*(x)] of the lattice, (B, d*)."""
+        phi = self.system.observables
+        if self.system.observables_are_site_means:
+            return phi(self.patch.extract(after)) - phi(self.patch.extract(before))
+        return n_patches * self.share * (phi(after) - phi(before))

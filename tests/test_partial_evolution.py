@@ -395,7 +395,7 @@ def averaged(continuations, seed=2):
 def test_averages_of_two_continuations_are_the_moments_of_twins():
     """Latents of the chain are all different, so that merging by latent is by snapshot."""
     moments = encode(pairs_of(CHAIN, patches_per_snapshot=3, twins=True)).moments()
-    merged = averaged(2)
+    merged, _ = averaged(2)
     order = np.argsort(merged.latents[:, 0])
     assert len(moments) == 60 and (moments.counts == 3).all()
     for name in ("latents", "means", "scatters", "durations"):
@@ -409,7 +409,7 @@ def test_averages_have_less_noise_with_more_continuations_and_the_same_scatter()
     """All patches of one state: the drifts between them cancel, their noise is divided."""
     snapshots = Snapshots(states=np.tile(PROFILE, (2000, 1)))
     for continuations, other in ((2, 8), (8, 2)):
-        merged = averaged_increments(
+        merged, _ = averaged_increments(
             CHAIN, snapshots, QUARTERS, duration=STEP, continuations=continuations,
             rng=np.random.default_rng(3),
         )  # fmt: skip
@@ -419,6 +419,35 @@ def test_averages_have_less_noise_with_more_continuations_and_the_same_scatter()
         assert abs(oracles.z_of_variance(drawn, mean, noise / (K * continuations))) < 4
         assert abs(oracles.z_of_variance(drawn, mean, noise / (K * other))) > 10  # planted
         assert abs(oracles.z_of_mean(merged.scatters[:, 0, 0], noise)) < 4
+
+
+def test_averages_for_the_baseline_are_the_moments_of_its_pairs():
+    """Of one round of twins the baseline sees the first; of two rounds the mean of both."""
+    first = encode_naive(pairs_of(CHAIN, patches_per_snapshot=3, twins=True)).moments()
+    _, merged = averaged(2)
+    order = np.argsort(merged.latents[:, 0])
+    for name in ("latents", "means", "scatters"):
+        values = getattr(merged, name)[order]
+        np.testing.assert_allclose(values, getattr(first, name), rtol=1e-9, atol=1e-12)
+    assert merged.n_patches == 1 and not merged.scatter_is_noise
+    _, both = averaged(4)
+    # what two rounds have between them counts as scatter
+    assert both.scatters.mean() > 0.9 * merged.scatters.mean()
+    assert not np.array_equal(both.means, merged.means)
+
+
+@each_boundary
+def test_frame_of_a_patch_changes_nothing_but_the_cost(boundary, monkeypatch):
+    """A patch evolves in a small lattice of what it can see: same draws, same increments."""
+    magnet = Ising(side=16, temperature=2.0, field=0.2)
+    options = {"patches_per_snapshot": 16, "twins": True, "duration": 0.8}
+    framed = pairs_of(magnet, boundary, **options)
+    monkeypatch.setattr(Ising, "interaction_range", None)
+    whole = pairs_of(magnet, boundary, **options)
+    assert np.abs(framed.increments).max() > 0.1
+    for name in ("increments", "twin_increments", "patch_observables"):
+        difference = getattr(framed, name) - getattr(whole, name)
+        np.testing.assert_allclose(difference, 0, atol=1e-13)
 
 
 @pytest.mark.parametrize("continuations", [1, 3, 2.0])

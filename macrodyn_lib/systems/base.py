@@ -16,12 +16,15 @@ class MicroscopicSystem(abc.ABC):
 
     A system needs the five methods below. ``periodic`` says whether the lattice wraps around;
     ``observables_are_site_means`` that every observable is the mean of a one-site function, for
-    which the increment of a patch needs the patch alone.
+    which the increment of a patch needs the patch alone; ``interaction_range`` how many sites
+    away rates and observables look, if physics is the same at each site (None: it is not, or they
+    look everywhere). A patch then evolves in a frame of so many frozen sites, not in the lattice.
     """
 
     observable_names: ClassVar[tuple[str, ...]]
     periodic: ClassVar[bool] = True
     observables_are_site_means: ClassVar[bool] = False
+    interaction_range: ClassVar[int | None] = None
 
     @property
     @abc.abstractmethod

@@ -46,6 +46,7 @@ class Ising(MicroscopicSystem):
     field: float = 0.1
 
     observable_names: ClassVar[tuple[str, ...]] = ("M", "rho")
+    interaction_range: ClassVar[int | None] = 1
 
     def __post_init__(self) -> None:
         check_integer("side", self.side, at_least=2)
@@ -265,7 +266,8 @@ class Ising(MicroscopicSystem):
         wrapped = patch.boundary == "periodic"
         if wrapped and min(patch.shape) < 2:
             raise ValueError(f"patch shape = {patch.shape}: sides must be >= 2 to wrap on itself")
-        (row, column), (height, width) = patch.start, patch.shape
+        row, column = (first % self.side for first in patch.start)
+        height, width = patch.shape
         box = (row, column, height, width)
         kernels.evolve_box_inplace(
             evolved, box, wrapped, self._rates(), duration, max_events, rng, elapsed
