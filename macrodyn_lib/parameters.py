@@ -58,6 +58,11 @@ class StudyParameters(BaseModel):
         missing = {name: value for name, value in effort.items() if values.get(name) is None}
         return values | missing
 
+    def _fill(self, name: str, value: Any) -> None:
+        """Give a parameter that was left at None its value, which others decide."""
+        if getattr(self, name) is None:
+            object.__setattr__(self, name, value)  # frozen: only while it is made
+
     def resolved(self) -> dict[str, Any]:
         """Every parameter that decides the result: all but ``output_dir``."""
         return self.model_dump(exclude={"output_dir"})
@@ -124,12 +129,13 @@ class CurieWeissParameters(StudyParameters):
 
 class IsingParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"snapshots": 2000, "members": 2, "rollouts": 4, "training_steps": 150, "words": 2,
-                  "variants": "few"},
-        "quick": {"snapshots": 12000, "members": 4, "rollouts": 8, "training_steps": 600,
-                  "words": 2, "variants": "few"},
-        "paper": {"snapshots": 32000, "members": 6, "rollouts": 32, "training_steps": 2000,
-                  "words": 12, "variants": "all"},
+        "smoke": {"snapshots": 2000, "continuations": 2, "members": 2, "rollouts": 4,
+                  "training_steps": 150, "words": 2, "variants": "few", "variant_snapshots": 1000},
+        "quick": {"snapshots": 12000, "continuations": 2, "members": 4, "rollouts": 8,
+                  "training_steps": 600, "words": 2, "variants": "few", "variant_snapshots": 6000},
+        "paper": {"snapshots": 64000, "continuations": 4, "members": 6, "rollouts": 32,
+                  "training_steps": 1500, "words": 12, "variants": "all",
+                  "variant_snapshots": 20000},
     }  # fmt: skip
     side: Annotated[int, Field(ge=4)] = 64
     patch_side: Annotated[int, Field(ge=2)] = 16
@@ -142,11 +148,13 @@ class IsingParameters(StudyParameters):
     increments: Literal["sampled", "rates"] = "sampled"
     test_magnetizations: Magnetizations = [-0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75]
     snapshots: Annotated[int, Field(ge=100)]
+    continuations: Annotated[int, Field(ge=2, multiple_of=2)]
     members: Annotated[int, Field(ge=2)]
     rollouts: Annotated[int, Field(ge=2)]
     training_steps: Count
     words: Annotated[int, Field(ge=2)]
     variants: Literal["few", "all"]
+    variant_snapshots: Annotated[int, Field(ge=100)]
 
     @model_validator(mode="after")
     def _patches_tile_the_lattice(self) -> "IsingParameters":
@@ -155,6 +163,8 @@ class IsingParameters(StudyParameters):
             raise ValueError(
                 f"closure_dimension = {self.closure_dimension}: must be 0 with increments = 'rates'"
             )
+        self._fill("patch_duration", 0.3)
+        self._fill("noise_scale", float((self.side // self.patch_side) ** 2))
         return self
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import scipy.stats
 from tqdm.auto import tqdm
 
-from macrodyn_lib.closure import BlockClosure, encode, encode_naive, fit_block_closure
+from macrodyn_lib.autoencoder import AutoencoderClosure, AutoencoderSettings, fit_autoencoder
+from macrodyn_lib.closure import BlockClosure, fit_block_closure
 from macrodyn_lib.fitting import FittedSDE, TrainingSettings, fit_ensemble
 from macrodyn_lib.lattice import Patching
 from macrodyn_lib.parallel import map_tasks
@@ -22,7 +23,6 @@ from macrodyn_lib.partial_evolution import (
 )
 from macrodyn_lib.records import (
     IncrementMoments,
-    LatentPairs,
     PatchPairs,
     Snapshots,
     Trajectories,
@@ -43,9 +43,6 @@ from macrodyn_lib.systems.base import MicroscopicSystem
 from macrodyn_lib.systems.curie_weiss import CurieWeiss
 from macrodyn_lib.systems.ising import Ising
 from macrodyn_lib.upsampling import relax_ladder, relaxed_initial_states, upsample
-
-# Evolving all of a snapshot's patches has less noise than evolving one; beyond this it hardly pays.
-MOST_PATCHES = 16
 
 
 def simulate_snapshots(
@@ -110,8 +107,9 @@ class Recipe:
     recorded at ``times``.  relax_durations: of LocalRelax per tile, each for an equal part of them.
     source: "direct" takes true snapshots of the large system instead (for comparison only).
     duration: of partial evolution, dt.  increments: "sampled" patch pairs, or "rates".
-    continuations: of each patch; 2 are twins, more are merged.
-    boundary: of the patches.  closure_dimension: of the block closure.
+    continuations: of each of the K patches of every snapshot, an even number.
+    boundary: of the patches.  closure_dimension: number of learned closures, of block moments or by
+    the paper's autoencoder (``closure_kind``).
     hidden, signs: of the MLPSDE.  members: independent fits.  noise_scale: None: K.
     """
 
@@ -131,6 +129,7 @@ class Recipe:
     continuations: int = 2
     boundary: str = "ghost"
     closure_dimension: int = 0
+    closure_kind: Literal["blocks", "autoencoder"] = "blocks"
 
     def but(self, **changes: Any) -> Self:
         """The same recipe with some ingredients changed."""
@@ -193,36 +192,19 @@ class Recipe:
         small = self.but(patch_side=side).small_snapshots(system, small_rng)
         return self.large_snapshots(system, small, large_rng)
 
-    def closure(self, system: MicroscopicSystem, snapshots: Snapshots) -> BlockClosure | None:
+    def closure(
+        self, system: MicroscopicSystem, snapshots: Snapshots, rng: np.random.Generator
+    ) -> BlockClosure | AutoencoderClosure | None:
         """Step 4: closures learned from the snapshots; None for dimension 0."""
         if self.closure_dimension == 0:
             return None
         if self.increments == "rates":
             raise ValueError("increments = 'rates': only for the observables, closure_dimension 0")
         observables = system.observables(snapshots.states)
+        if self.closure_kind == "autoencoder":
+            settings = AutoencoderSettings(dimension=self.closure_dimension)
+            return fit_autoencoder(snapshots, observables, self.patching, settings, rng=rng)
         return fit_block_closure(snapshots, observables, self.patching, self.closure_dimension)
-
-    def patch_pairs(
-        self,
-        system: MicroscopicSystem,
-        large: Snapshots,
-        rng: np.random.Generator,
-        closure: BlockClosure | None = None,
-        description: str | None = None,
-    ) -> PatchPairs:
-        """Step 3: patches of every snapshot, each evolved by itself, twice (twins)."""
-        n_patches = len(self.patching.patches(system.lattice_shape, periodic=system.periodic))
-        return evolve_patches(
-            system,
-            large,
-            self.patching,
-            duration=self.duration,
-            patches_per_snapshot=min(n_patches, MOST_PATCHES),
-            twins=True,
-            closure=closure,
-            rng=rng,
-            description=description,
-        )
 
     def model(self, system: MicroscopicSystem) -> MLPSDE:
         dimension = len(system.observable_names) + self.closure_dimension
@@ -231,7 +213,7 @@ class Recipe:
     def fit(
         self,
         system: MicroscopicSystem,
-        increments: LatentPairs | IncrementMoments,
+        increments: IncrementMoments,
         rng: np.random.Generator,
         description: str | None = None,
     ) -> list[FittedSDE]:
@@ -255,25 +237,22 @@ class Recipe:
         naive: bool = False,
     ) -> "Learned":
         """Steps 1 to 5 (from given snapshots: 3 to 5), with the baseline on the same pairs."""
-        snapshot_rng, pairs_rng, fit_rng, naive_rng = rng.spawn(4)
+        snapshot_rng, pairs_rng, fit_rng, naive_rng, closure_rng = rng.spawn(5)
         if snapshots is None:
             snapshots = self.snapshots_of(system, snapshot_rng)
-        closure = self.closure(system, snapshots)
+        closure = self.closure(system, snapshots, closure_rng)
         if self.increments == "rates":
             rates = rate_increments(system, snapshots)
             return Learned(recipe=self, members=self.fit(system, rates, fit_rng))
-        if self.continuations > 2 and closure is None and not naive:
-            averaged = averaged_increments(
-                system, snapshots, self.patching, duration=self.duration,
-                continuations=self.continuations, rng=pairs_rng,
-            )  # fmt: skip
-            return Learned(recipe=self, members=self.fit(system, averaged, fit_rng))
-        pairs = self.patch_pairs(system, snapshots, pairs_rng, closure)
+        ours, baseline = averaged_increments(
+            system, snapshots, self.patching, duration=self.duration,
+            continuations=self.continuations, closure=closure, rng=pairs_rng,
+        )  # fmt: skip
         return Learned(
             recipe=self,
             closure=closure,
-            members=self.fit(system, encode(pairs), fit_rng),
-            naive_members=self.fit(system, encode_naive(pairs), naive_rng) if naive else [],
+            members=self.fit(system, ours, fit_rng),
+            naive_members=self.fit(system, baseline, naive_rng) if naive else [],
         )
 
 
@@ -284,7 +263,18 @@ class Learned:
     recipe: Recipe
     members: list[FittedSDE]
     naive_members: list[FittedSDE] = dataclasses.field(default_factory=list)
-    closure: BlockClosure | None = None
+    closure: BlockClosure | AutoencoderClosure | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DirectStates:
+    """States of direct simulations, for what only they can tell: the truth about learned closures.
+
+    times (T,).  states (B, n, T, *lattice), n replicas from each of the B starts of a test.
+    """
+
+    times: np.ndarray
+    states: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,10 +282,11 @@ class RolloutTest:
     """What a fitted ensemble is tested on.
 
     start: (B, d*), observables.  replicas: paths per member and start.  times: (T,), equally
-    spaced.  true_mean: (B, T, d*) of the large system.  every: the error is taken at each every-th
-    time.  absolute: the relaxation time is that of the observable's modulus.
+    spaced.  true_mean: (B, T, d*) of the large system, and its standard error.  every: the error is
+    taken at each every-th time.  absolute: the relaxation time is that of the observable's modulus.
     start_states: (B, n, *lattice), needed for closures: a path starts at the mean of their latents.
-    transient: end of the transient, whose error is reported apart.
+    transient: end of the transient, whose error is reported apart; early: a test of it alone, with
+    more paths (None: the beginning of this one).  direct_states: for the error in all latents.
     """
 
     start: np.ndarray
@@ -304,9 +295,12 @@ class RolloutTest:
     true_mean: np.ndarray
     every: int
     max_step: float
+    true_error: np.ndarray | None = None
     absolute: bool = False
     start_states: np.ndarray | None = None
     transient: float = 60.0
+    early: "RolloutTest | None" = None
+    direct_states: DirectStates | None = None
 
     def starts(self, learned: "Learned", system: MicroscopicSystem) -> np.ndarray:
         """(B, d): where the paths of a learned SDE start."""
@@ -357,10 +351,41 @@ class RolloutTest:
         """Test error of the paper."""
         return paths.error(self.true_mean, self.every)
 
+    def early_paths(
+        self,
+        members: Sequence[FittedSDE],
+        rng: np.random.Generator,
+        start: np.ndarray | None = None,
+    ) -> EnsemblePaths:
+        """Rollouts over the transient, from every start."""
+        test = self.early or self
+        return test.shortened(self.transient).paths(members, rng, start=start)
+
     def error_transient(self, paths: EnsemblePaths) -> Estimate:
-        """The same over the transient alone, at every time."""
-        early = paths.until(self.transient)
-        return early.error(self.true_mean[:, : len(early.times)])
+        """The test error over the transient alone, at every time (of ``early_paths``)."""
+        early, truth = paths.until(self.transient), self.early or self
+        return early.error(truth.true_mean[:, : len(early.times)])
+
+    def deviation(self, paths: EnsemblePaths) -> Estimate:
+        """The largest difference of the mean of the first observable over all starts and times of
+        the transient, with the standard error it has there."""
+        early, truth = paths.until(self.transient), self.early or self
+        (mean, error), count = early.means(), len(early.times)
+        difference = np.abs(mean[..., 0] - truth.true_mean[:, :count, 0])
+        at = np.unravel_index(difference.argmax(), difference.shape)
+        its_error = 0.0 if truth.true_error is None else truth.true_error[:, :count, 0][at]
+        combined = float(np.hypot(error[..., 0][at], its_error))
+        return Estimate(float(difference[at]), combined, len(early.paths))
+
+    def error_latent(
+        self, paths: EnsemblePaths, system: MicroscopicSystem, learned: "Learned"
+    ) -> Estimate:
+        """Test error in all latents, closures too, as published; see ``error_of_latents``."""
+        if self.direct_states is None:
+            raise ValueError("direct_states = None: the truth about closures needs states")
+        truth, ranges = latent_truth(system, self.direct_states, learned)
+        inside = self.direct_states.times <= paths.times[-1]
+        return error_of_latents(paths, self.direct_states.times[inside], truth[:, inside], ranges)
 
 
 def direct_paths(
@@ -387,28 +412,29 @@ def direct_paths(
     return EnsemblePaths(times=times, paths=paths.swapaxes(0, 1)), starts
 
 
-def direct_latent_means(
-    system: Ising,
-    starts: np.ndarray,
-    times: np.ndarray,
-    learned: "Learned",
-    rng: np.random.Generator,
+def direct_states(
+    system: Ising, starts: np.ndarray, times: np.ndarray, rng: np.random.Generator
+) -> DirectStates:
+    """States of direct simulations from ``starts`` (B, n, L, L). For comparison only."""
+    flat = starts.reshape(-1, *system.lattice_shape)
+    run = system.simulate(flat, times, rng, keep_states=True, multispin=True)
+    assert run.states is not None  # keep_states
+    return DirectStates(
+        times=times, states=run.states.reshape(*starts.shape[:2], *run.states.shape[1:])
+    )
+
+
+def latent_truth(
+    system: MicroscopicSystem, direct: DirectStates, learned: "Learned"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean path of all latents, closures too, in direct simulations, and the latents' ranges.
 
-    Args:    starts: (B, n, L, L).
     Returns: (B, T, d), and (2, d): lowest and highest latent seen.
     """
-    means, extremes = [], []
-    for states, generator in zip(starts, rng.spawn(len(starts)), strict=True):
-        run = system.simulate(states, times, generator, keep_states=True, multispin=True)
-        assert run.states is not None  # keep_states
-        flat = run.states.reshape(-1, *system.lattice_shape)
-        z = latent_states(system, flat, learned.recipe.patching, learned.closure)
-        means.append(z.reshape(len(states), len(times), -1).mean(axis=0))
-        extremes.append([z.min(axis=0), z.max(axis=0)])
-    ranges = np.array(extremes)
-    return np.stack(means), np.stack([ranges[:, 0].min(axis=0), ranges[:, 1].max(axis=0)])
+    flat = direct.states.reshape(-1, *system.lattice_shape)
+    z = latent_states(system, flat, learned.recipe.patching, learned.closure)
+    by_time = z.reshape(*direct.states.shape[:3], -1)
+    return by_time.mean(axis=1), np.stack([z.min(axis=0), z.max(axis=0)])
 
 
 def error_of_latents(
@@ -424,15 +450,6 @@ def error_of_latents(
     at = np.searchsorted(paths.times, times)
     normalised = EnsemblePaths(times=times, paths=(paths.paths[:, :, :, at] - shift) / scale)
     return normalised.error((true_mean - shift) / scale)
-
-
-def furthest_mean(paths: EnsemblePaths, reference: EnsemblePaths) -> Estimate:
-    """The largest difference of the mean of M over all starts and times, in its standard error."""
-    (mean, error), (truth, its_error) = paths.means(), reference.means()
-    difference = np.abs(mean[..., 0] - truth[..., 0])
-    at = np.unravel_index(difference.argmax(), difference.shape)
-    combined = float(np.hypot(error[..., 0][at], its_error[..., 0][at]))
-    return Estimate(float(difference[at]), combined, len(paths.paths))
 
 
 def upsampling_quality(
@@ -483,8 +500,7 @@ def compare_recipes(
 ) -> dict[Any, dict[str, Estimate]]:
     """The whole method by each recipe, from given snapshots or its own, and its rollouts.
 
-    Keys of a result: error.{ours,naive}, error_transient.{ours,naive}, relaxation_time,
-    stationary.{mean,std}_M for each observable.
+    Keys of a result: those of ``summary``; error.naive and error_transient.naive where asked for.
     """
     tasks = [
         (system, recipe, test, generator, snapshots, naive)
@@ -501,14 +517,16 @@ def _learn_and_test(
     snapshots: Snapshots | None,
     naive: bool,
 ) -> dict[str, Estimate]:
-    learn_rng, path_rng, naive_rng = rng.spawn(3)
+    learn_rng, path_rng, early_rng, naive_rng, naive_early_rng = rng.spawn(5)
     learned = recipe.learn(system, learn_rng, snapshots=snapshots, naive=naive)
     start = test.starts(learned, system)
     paths = test.paths(learned.members, path_rng, start=start)
-    results = summary(system, test, paths)
+    early = test.early_paths(learned.members, early_rng, start)
+    results = summary(system, test, paths, early, learned)
     if naive:
         theirs = test.paths(learned.naive_members, naive_rng, start=start)
         results["error.naive"] = test.error(theirs)
+        theirs = test.early_paths(learned.naive_members, naive_early_rng, start)
         results["error_transient.naive"] = test.error_transient(theirs)
     return results
 
@@ -520,14 +538,26 @@ def column(results: Mapping[Any, Mapping[str, Estimate]], quantity: str) -> np.n
 
 
 def summary(
-    system: MicroscopicSystem, test: RolloutTest, paths: EnsemblePaths
+    system: MicroscopicSystem,
+    test: RolloutTest,
+    paths: EnsemblePaths,
+    early: EnsemblePaths,
+    learned: Learned,
 ) -> dict[str, Estimate]:
-    """Errors, stationary moments and relaxation time of the rollouts of a fitted ensemble."""
+    """Errors, stationary moments and relaxation time of the rollouts of a fitted ensemble.
+
+    Keys: error.ours, error_transient.ours, deviation.mean_M (the first observable),
+    relaxation_time, stationary.{mean,std}_{observable}; error_latent.ours if direct states are
+    known.
+    """
     results = {
         "error.ours": test.error(paths),
-        "error_transient.ours": test.error_transient(paths),
+        "error_transient.ours": test.error_transient(early),
+        f"deviation.mean_{system.observable_names[0]}": test.deviation(early),
         "relaxation_time": paths.relaxation_time(absolute=test.absolute),
     }
+    if test.direct_states is not None:
+        results["error_latent.ours"] = test.error_latent(paths, system, learned)
     for index, name in enumerate(system.observable_names):
         results[f"stationary.mean_{name}"] = paths.stationary_mean(index)
         results[f"stationary.std_{name}"] = paths.stationary_std(index)

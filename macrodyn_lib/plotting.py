@@ -291,6 +291,40 @@ def path_grid(
     return figure
 
 
+def paths_from_starts(
+    times: np.ndarray,
+    learned: tuple[np.ndarray, np.ndarray],
+    direct: tuple[np.ndarray, np.ndarray],
+    *,
+    starts: Sequence[float],
+    observables: Sequence[str],
+    unit: str,
+) -> Figure:
+    """Bands of mean +- 1 std against time: a row for each observable, a column for each start.
+
+    learned, direct: means and stds, (B, T, d).  starts: M(0), (B,).
+    """
+    figure, grid = plt.subplots(
+        len(observables), len(starts), figsize=(1 + 1.6 * len(starts), 2.2 * len(observables)),
+        layout="constrained", sharex=True, sharey="row", squeeze=False,
+    )  # fmt: skip
+    plt.close(figure)
+    for row, (axes, name) in enumerate(zip(grid, observables, strict=True)):
+        for column, panel in enumerate(axes):
+            panel.spines[["top", "right"]].set_visible(False)
+            mean, std = (values[column, :, row] for values in learned)
+            band(panel, times, mean, std, color=OURS, label="learned")
+            mean, std = (values[column, :, row] for values in direct)
+            panel.plot(times, mean, color=REFERENCE, ls="--", lw=1.3, label="direct")
+            for shift in (-1, 1):
+                panel.plot(times, mean + shift * std, color=REFERENCE, ls=":", lw=0.8)
+            title = f"M(0) = {starts[column]:g}" if row == 0 else ""
+            side = f"{name} (mean ± 1 std)" if column == 0 else ""
+            bottom = f"time ({unit})" if name == observables[-1] and column == 0 else ""
+            label(panel, bottom, side, title, legend=row == column == 0)
+    return figure
+
+
 def quality_of_snapshots(
     pools: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], magnetization_range: float = 1.0
 ) -> Figure:

@@ -3,7 +3,7 @@
 import pytest
 
 from macrodyn_lib.errors import ParameterError
-from macrodyn_lib.parameters import resolve
+from macrodyn_lib.parameters import resolve, run_id
 
 ISING, ABLATION = "04_ising", "07_ising_ablation"
 # the physics parameters of the contract; they do not depend on the preset
@@ -15,8 +15,8 @@ CONTRACT = {
         "field": 0.1,
         "closure_dimension": 2,
         "boundary": "ghost",
-        "patch_duration": None,
-        "noise_scale": None,
+        "patch_duration": 0.3,  # what None stands for
+        "noise_scale": 16.0,  # K
         "test_magnetizations": [-0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75],
     },
     ABLATION: {"temperature": 2.25, "side": 64, "patch_side": 16},
@@ -28,6 +28,19 @@ CONTRACT = {
 def test_defaults_are_those_of_the_contract(notebook, preset):
     resolved = resolve(notebook, {"preset": preset}).resolved()
     assert {name: resolved[name] for name in CONTRACT[notebook]} == CONTRACT[notebook]
+
+
+def test_noise_scale_is_the_number_of_patches_unless_given():
+    given = {"preset": "smoke", "side": 32, "patch_side": 8}
+    assert resolve(ISING, given).resolved()["noise_scale"] == 16
+    assert resolve(ISING, given | {"patch_side": 16}).resolved()["noise_scale"] == 4
+    chosen = given | {"noise_scale": 3.5, "patch_duration": 0.1}
+    resolved = resolve(ISING, chosen).resolved()
+    assert (resolved["noise_scale"], resolved["patch_duration"]) == (3.5, 0.1)
+    # the same run, whether K was left to the geometry or written down
+    assert run_id(ISING, resolve(ISING, given)) == run_id(
+        ISING, resolve(ISING, given | {"noise_scale": 16.0})
+    )
 
 
 @pytest.mark.parametrize("notebook", CONTRACT)

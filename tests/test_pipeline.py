@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from macrodyn_lib import pipeline
-from macrodyn_lib.closure import encode, encode_naive
 from macrodyn_lib.fitting import TrainingSettings
 from macrodyn_lib.partial_evolution import averaged_increments, latent_states, rate_increments
 from macrodyn_lib.pipeline import EquilibriumTest, Learned, Recipe, RolloutTest
@@ -140,26 +139,19 @@ def test_learning_from_rates_takes_the_rates_of_all_snapshots(fits):
     assert learned.members == ["member"] * 2 and learned.closure is None
 
 
-def test_learning_from_twins_takes_all_patches_and_the_baseline_the_same(fits):
-    pool = snapshots_of(RECIPE)
-    learned = RECIPE.but(noise_scale=3.0).learn(SYSTEM, rng(), snapshots=pool, naive=True)
-    pairs = RECIPE.patch_pairs(SYSTEM, pool, rng().spawn(4)[1])
-    assert len(pairs) == 4 * 60 and pairs.n_patches == 4 and pairs.twin_increments is not None
-    ours, baseline = fits
-    assert_same(ours[0], encode(pairs))
-    assert_same(baseline[0], encode_naive(pairs))
-    assert (ours[2]["noise_scale"], baseline[2]["noise_scale"]) == (3.0, None)
-    assert len(learned.members) == len(learned.naive_members) == 2
-
-
-def test_learning_from_more_continuations_merges_them(fits):
-    pool = snapshots_of(RECIPE)
-    RECIPE.but(continuations=4).learn(SYSTEM, rng(), snapshots=pool)
-    ((increments, _, _),) = fits
+@pytest.mark.parametrize("continuations", [2, 4])
+def test_learning_takes_all_patches_and_the_baseline_the_same(fits, continuations):
+    pool, recipe = snapshots_of(RECIPE), RECIPE.but(noise_scale=3.0, continuations=continuations)
+    learned = recipe.learn(SYSTEM, rng(), snapshots=pool, naive=True)
     expected = averaged_increments(
-        SYSTEM, pool, RECIPE.patching, duration=0.2, continuations=4, rng=rng().spawn(4)[1]
-    )
-    assert_same(increments, expected)
+        SYSTEM, pool, RECIPE.patching, duration=0.2, continuations=continuations,
+        rng=rng().spawn(5)[1],
+    )  # fmt: skip
+    for (increments, _, _), moments in zip(fits, expected, strict=True):
+        assert_same(increments, moments)
+    assert [moments.n_patches for moments in expected] == [4, 1]
+    assert [options["noise_scale"] for _, _, options in fits] == [3.0, None]
+    assert len(learned.members) == len(learned.naive_members) == 2
 
 
 def test_learning_with_closures_adds_them_to_the_latents(fits):
@@ -167,7 +159,7 @@ def test_learning_with_closures_adds_them_to_the_latents(fits):
     learned = RECIPE.but(closure_dimension=2).learn(SYSTEM, rng(), snapshots=pool)
     ((increments, model, _),) = fits
     latents = latent_states(SYSTEM, pool.states, RECIPE.patching, learned.closure)
-    np.testing.assert_allclose(increments.latents, np.repeat(latents, 4, axis=0), atol=1e-12)
+    np.testing.assert_allclose(increments.latents, latents, atol=1e-12)
     np.testing.assert_allclose(latents[:, 2:].std(axis=0), 1, rtol=1e-4)
     assert model.dimension == learned.recipe.model(SYSTEM).dimension == 4
 
@@ -193,8 +185,8 @@ def test_whole_method_ends_in_finite_results_that_repeat(monkeypatch):
         for _ in range(2)
     )
     assert first == again
-    ours = {"error.ours", "error_transient.ours", "relaxation_time", "stationary.mean_M",
-            "stationary.std_M", "stationary.mean_rho", "stationary.std_rho"}  # fmt: skip
+    ours = {"error.ours", "error_transient.ours", "deviation.mean_M", "relaxation_time"}
+    ours |= {f"stationary.{moment}_{name}" for moment in ("mean", "std") for name in ("M", "rho")}
     assert set(first["rates"]) == ours
     assert set(first["closures"]) == ours | {"error.naive", "error_transient.naive"}
     values = [estimate.value for result in first.values() for estimate in result.values()]
@@ -234,7 +226,7 @@ def test_paths_start_at_the_given_observables_without_closures():
 
 def test_paths_start_at_the_mean_latents_of_the_states_with_closures():
     pool = snapshots_of(RECIPE)
-    closure = RECIPE.but(closure_dimension=2).closure(SYSTEM, pool)
+    closure = RECIPE.but(closure_dimension=2).closure(SYSTEM, pool, rng())
     learned = Learned(recipe=RECIPE, members=[], closure=closure)
     states = pool.states[:12].reshape(3, 4, 8, 8)
     starts = rollout_test(start_states=states).starts(learned, SYSTEM)
@@ -253,6 +245,25 @@ def test_transient_error_takes_every_time_up_to_its_end():
     assert test.error(paths).value == 0
     # 4 times to 3.0, of which one is off by 1 in both components: 2 / (4 2)
     assert test.error_transient(paths).value == pytest.approx(1 / 4)
+
+
+def test_transient_may_have_a_test_of_its_own():
+    """With its own truth, 1 less at each time, and more paths."""
+    early = rollout_test(true_mean=np.full((2, 9, 2), 0.5), replicas=5, every=1)
+    test = rollout_test(transient=3.0, early=early)
+    assert test.error_transient(by_hand(np.full((2, 2, 3, 4, 2), 0.5))).value == 0
+    assert test.deviation(by_hand(np.full((2, 2, 3, 4, 2), 0.75))).value == 0.25
+    asked = []
+
+    class Drawn(RolloutTest):
+        __slots__ = ()
+
+        def paths(self, members, rng, description=None, start=None):
+            asked.append((self.replicas, self.times.tolist(), members, start))
+
+    fields = {f.name: getattr(early, f.name) for f in dataclasses.fields(early)}
+    dataclasses.replace(test, early=Drawn(**fields)).early_paths(["member"], rng(), "start")
+    assert asked == [(5, [0, 1, 2, 3], ["member"], "start")]
 
 
 def test_shorter_test_and_test_from_one_start():
@@ -278,18 +289,25 @@ def test_direct_paths_are_ordered_by_word_start_and_replica():
             np.testing.assert_array_equal(paths.paths[word, start, :, 0], expected)
 
 
-def test_direct_latent_means_are_those_of_all_latents():
+def test_truth_about_latents_is_their_mean_and_range_in_direct_states():
     pool = snapshots_of(RECIPE)
     recipe = RECIPE.but(closure_dimension=1)
-    learned = Learned(recipe=recipe, members=[], closure=recipe.closure(SYSTEM, pool))
+    closure = recipe.closure(SYSTEM, pool, rng())
+    learned = Learned(recipe=recipe, members=[], closure=closure)
     starts, times = pool.states[:20].reshape(2, 10, 8, 8), np.array([0.0, 3.0])
-    means, ranges = pipeline.direct_latent_means(SYSTEM, starts, times, learned, rng())
-    latents = latent_states(SYSTEM, pool.states[:20], recipe.patching, learned.closure)
-    assert means.shape == (2, 2, 3) and ranges.shape == (2, 3)
-    np.testing.assert_allclose(means[:, 0], latents.reshape(2, 10, 3).mean(axis=1), atol=1e-12)
-    assert (ranges[0] <= latents.min(axis=0)).all() and (latents.max(axis=0) <= ranges[1]).all()
-    still = pipeline.direct_latent_means(SYSTEM, starts, np.array([0.0]), learned, rng())[1]
-    np.testing.assert_allclose(still, [latents.min(axis=0), latents.max(axis=0)])
+    direct = pipeline.direct_states(SYSTEM, starts, times, rng())
+    np.testing.assert_array_equal(direct.states[:, :, 0], starts)
+    assert (direct.states[:, :, 1] != starts).any()
+    means, ranges = pipeline.latent_truth(SYSTEM, direct, learned)
+    all_states = direct.states.reshape(-1, 8, 8)
+    latents = latent_states(SYSTEM, all_states, recipe.patching, closure).reshape(2, 10, 2, 3)
+    np.testing.assert_allclose(means, latents.mean(axis=1), atol=1e-12)
+    np.testing.assert_allclose(ranges, [latents.min((0, 1, 2)), latents.max((0, 1, 2))])
+    test = rollout_test(direct_states=direct)
+    exact = np.zeros((2, 2, 3, 9, 3))
+    exact[..., 0, :], exact[..., 3, :] = (means[None, :, None, t] for t in range(2))
+    assert test.error_latent(by_hand(exact), SYSTEM, learned).value < 1e-25
+    assert test.error_latent(by_hand(exact + 0.1), SYSTEM, learned).value > 0.01
 
 
 def test_error_of_latents_is_in_units_of_their_ranges_but_for_m():
@@ -311,7 +329,9 @@ def test_furthest_mean_has_the_errors_of_both_at_that_place():
     noise, truth = rng(1).normal(size=shape), rng(2).normal(size=shape)
     noise[:, 1, :, 2, 0] -= 10.0
     noise[..., 1] += 100.0  # only M counts
-    estimate = pipeline.furthest_mean(by_hand(noise, times), by_hand(truth, times))
+    true_mean, true_error = by_hand(truth, times).means()
+    test = rollout_test(times=times, true_mean=true_mean, true_error=true_error)
+    estimate = test.deviation(by_hand(noise, times))
     ours, theirs = (mean_estimate(x[:, 1, :, 2, 0].mean(axis=1)) for x in (noise, truth))
     assert estimate.value == pytest.approx(theirs.value - ours.value)
     expected = math.hypot(ours.standard_error, theirs.standard_error)

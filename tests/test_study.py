@@ -20,20 +20,12 @@ def run(tmp_path):
     return begin(CHAIN, {"preset": "smoke", "output_dir": str(tmp_path / "run")})
 
 
-# what None stands for is decided in the notebook: the duration by its study, the noise scale by K
-MAY_BE_NONE = {"04_ising": {"patch_duration", "noise_scale"}}
-
-
 @pytest.mark.parametrize("notebook", sorted(NOTEBOOKS))
 @pytest.mark.parametrize("preset", ["smoke", "quick", "paper"])
 def test_every_notebook_has_every_preset(notebook, preset):
     resolved = resolve(notebook, {"preset": preset}).resolved()
     assert resolved["preset"] == preset
-    # what follows from the geometry or the method may stay open
-    assert {name for name, value in resolved.items() if value is None} <= {
-        "patch_duration",
-        "noise_scale",
-    }
+    assert None not in resolved.values()
 
 
 @pytest.mark.parametrize(
