@@ -174,7 +174,7 @@ class IsingAblationParameters(StudyParameters):
                   "continuations": 2, "window": 200, "scope": "few"},
         "quick": {"snapshots": 8192, "members": 4, "rollouts": 32, "training_steps": 600,
                   "continuations": 2, "window": 1000, "scope": "few"},
-        "paper": {"snapshots": 40960, "members": 4, "rollouts": 64, "training_steps": 2500,
+        "paper": {"snapshots": 40960, "members": 4, "rollouts": 64, "training_steps": 2000,
                   "continuations": 4, "window": 3000, "scope": "all"},
     }  # fmt: skip
     side: Annotated[int, Field(ge=4)] = 64

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from macrodyn_lib.autoencoder import AutoencoderClosure, AutoencoderSettings, fit_autoencoder
 from macrodyn_lib.closure import BlockClosure, fit_block_closure
-from macrodyn_lib.fitting import FittedSDE, TrainingSettings, fit_ensemble
+from macrodyn_lib.fitting import FittedSDE, TrainingSettings, fit_ensemble, fit_sde
 from macrodyn_lib.lattice import Patching
 from macrodyn_lib.parallel import map_tasks
 from macrodyn_lib.partial_evolution import (
@@ -36,6 +36,7 @@ from macrodyn_lib.statistics import (
     correlation_function,
     jackknife,
     mean_estimate,
+    relaxation_time,
     structure_factor,
     susceptibility,
 )
@@ -110,7 +111,8 @@ class Recipe:
     continuations: of each of the K patches of every snapshot, an even number.
     boundary: of the patches.  closure_dimension: number of learned closures, of block moments or by
     the paper's autoencoder (``closure_kind``).
-    hidden, signs: of the MLPSDE.  members: independent fits.  noise_scale: None: K.
+    hidden, signs: of the MLPSDE.  members: independent fits.  whole: one more, to the data of all.
+    noise_scale: None: K.
     """
 
     patch_side: int
@@ -120,6 +122,7 @@ class Recipe:
     duration: float
     members: int
     settings: TrainingSettings
+    whole: bool = False
     hidden: tuple[int, ...] = (32, 32)
     signs: tuple[int, ...] | None = None
     noise_scale: float | None = None
@@ -222,11 +225,28 @@ class Recipe:
             increments,
             self.model(system),
             members=self.members,
-            noise_scale=self.noise_scale if increments.n_patches > 1 else None,
+            noise_scale=self._noise_scale(increments),
             rng=rng,
             settings=self.settings,
             description=description,
         )
+
+    def fit_whole(
+        self, system: MicroscopicSystem, increments: IncrementMoments, rng: np.random.Generator
+    ) -> FittedSDE | None:
+        """One fit to all increments if asked for; as many steps as a member's, larger batches."""
+        if not self.whole:
+            return None
+        return fit_sde(
+            increments,
+            self.model(system),
+            noise_scale=self._noise_scale(increments),
+            rng=rng,
+            settings=dataclasses.replace(self.settings, batch=self.settings.batch * self.members),
+        )
+
+    def _noise_scale(self, increments: IncrementMoments) -> float | None:
+        return self.noise_scale if increments.n_patches > 1 else None
 
     def learn(
         self,
@@ -237,31 +257,35 @@ class Recipe:
         naive: bool = False,
     ) -> "Learned":
         """Steps 1 to 5 (from given snapshots: 3 to 5), with the baseline on the same pairs."""
-        snapshot_rng, pairs_rng, fit_rng, naive_rng, closure_rng = rng.spawn(5)
+        snapshot_rng, pairs_rng, fit_rng, naive_rng, closure_rng, whole_rng = rng.spawn(6)
         if snapshots is None:
             snapshots = self.snapshots_of(system, snapshot_rng)
         closure = self.closure(system, snapshots, closure_rng)
+        baseline = None
         if self.increments == "rates":
-            rates = rate_increments(system, snapshots)
-            return Learned(recipe=self, members=self.fit(system, rates, fit_rng))
-        ours, baseline = averaged_increments(
-            system, snapshots, self.patching, duration=self.duration,
-            continuations=self.continuations, closure=closure, rng=pairs_rng,
-        )  # fmt: skip
+            ours = rate_increments(system, snapshots)
+        else:
+            ours, baseline = averaged_increments(
+                system, snapshots, self.patching, duration=self.duration,
+                continuations=self.continuations, closure=closure, rng=pairs_rng,
+            )  # fmt: skip
         return Learned(
             recipe=self,
             closure=closure,
             members=self.fit(system, ours, fit_rng),
-            naive_members=self.fit(system, baseline, naive_rng) if naive else [],
+            whole=self.fit_whole(system, ours, whole_rng),
+            naive_members=self.fit(system, baseline, naive_rng) if naive and baseline else [],
         )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """An ensemble fitted by a recipe, the baseline's where asked for, and their closure."""
+    """An ensemble fitted by a recipe, a fit to all its data and the baseline's ensemble where asked
+    for, and their closure."""
 
     recipe: Recipe
     members: list[FittedSDE]
+    whole: FittedSDE | None = None
     naive_members: list[FittedSDE] = dataclasses.field(default_factory=list)
     closure: BlockClosure | AutoencoderClosure | None = None
 
@@ -663,17 +687,21 @@ def learn_equilibria(
     rng: np.random.Generator,
     *,
     noise_ratios: Sequence[float] = (1.0,),
+    more_ratios: Mapping[Any, Sequence[float]] | None = None,
 ) -> dict[Any, dict[float, EnsemblePaths]]:
     """Fit each task's recipe to its snapshots and roll out, for noise scales lambda = ratio K.
 
     The likelihood's minimiser for lambda is Sigma K / lambda with the same drift (facts: paper
     App. C), so one fit with lambda = K and a noise factor sqrt(K / lambda) stands for each.
 
-    Returns: key -> ratio -> paths (R, 1, replicas, T, 2) of M and rho.
+    Args:    noise_ratios: for every task; more_ratios: for some, by their keys.
+    Returns: key -> ratio -> paths (R, 1, replicas, T, 2) of M and rho; of the recipe's ``whole``
+             fit as many as of all members.
     """
+    more = more_ratios or {}
     calls = [
-        (*task, test, generator, tuple(noise_ratios))
-        for task, generator in zip(tasks.values(), rng.spawn(len(tasks)), strict=True)
+        (*task, test, generator, (*noise_ratios, *more.get(key, ())))
+        for (key, task), generator in zip(tasks.items(), rng.spawn(len(tasks)), strict=True)
     ]
     return dict(zip(tasks, map_tasks(_learn_equilibrium, calls), strict=True))
 
@@ -687,56 +715,84 @@ def _learn_equilibrium(
     noise_ratios: tuple[float, ...],
 ) -> dict[float, EnsemblePaths]:
     learn_rng, start_rng, *path_rngs = rng.spawn(2 + len(noise_ratios))
-    members = recipe.learn(system, learn_rng, snapshots=snapshots).members
+    learned = recipe.learn(system, learn_rng, snapshots=snapshots)
     rows = start_rng.choice(len(snapshots), size=test.replicas)
     start = system.observables(snapshots.states[rows])
     results = {}
     for ratio, generator in zip(noise_ratios, path_rngs, strict=True):
-        scaled = [dataclasses.replace(m, noise_factor=m.noise_factor / ratio**0.5) for m in members]
-        paths = rollout_ensemble(
-            scaled, start=start, replicas=1, times=test.times, rng=generator,
-            max_step=test.max_step,
-        )  # fmt: skip
-        results[ratio] = dataclasses.replace(paths, paths=paths.paths.swapaxes(1, 2))
+        paths = _equilibrium_paths(learned.members, ratio, start, test, generator)
+        whole = None
+        if learned.whole:
+            starts = np.tile(start, (recipe.members, 1))
+            whole = _equilibrium_paths([learned.whole], ratio, starts, test, generator)[0]
+        results[ratio] = EnsemblePaths(times=test.times, paths=paths, whole=whole)
     return results
 
 
-def equilibrium_estimates(paths: EnsemblePaths, system: Ising) -> dict[str, Estimate]:
-    """<|M|>, susceptibility, Binder cumulant, rho and relaxation time of |M|, by jackknife.
+def _equilibrium_paths(
+    fits: Sequence[FittedSDE],
+    ratio: float,
+    start: np.ndarray,
+    test: EquilibriumTest,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Paths (R, 1, n, T, d) with the noise of lambda = ratio K."""
+    factor = ratio**-0.5
+    scaled = [dataclasses.replace(f, noise_factor=factor * f.noise_factor) for f in fits]
+    drawn = rollout_ensemble(
+        scaled, start=start, replicas=1, times=test.times, rng=rng, max_step=test.max_step
+    )
+    return drawn.paths.swapaxes(1, 2)
 
-    The relaxation time is taken in windows of half a path's length, each about the common mean.
+
+def equilibrium_estimates(paths: EnsemblePaths, system: Ising) -> dict[str, Estimate]:
+    """<|M|>, susceptibility, Binder cumulant, rho and relaxation time of |M|.
+
+    The relaxation time is taken in windows of half a path's length, about the mean of a member.
     """
-    m = paths.stationary(0)
     n, temperature = system.n_sites, system.temperature
-    return {
-        "abs_magnetization": mean_estimate(np.abs(m).mean(axis=(1, 2))),
-        "susceptibility": jackknife(m, lambda kept: susceptibility(kept, n, temperature)),
-        "binder": jackknife(m, binder_cumulant),
-        "rho": paths.stationary_mean(1),
-        "relaxation_time": paths.relaxation_time(absolute=True),
+    spacing = float(paths.times[1] - paths.times[0])
+
+    def relaxation(values: np.ndarray) -> float:
+        m = np.abs(_late(values, 0))
+        centred = m - m.mean(axis=(1, 2), keepdims=True)
+        return relaxation_time(centred.reshape(-1, m.shape[-1]), spacing)
+
+    estimators: dict[str, Callable[[np.ndarray], float]] = {
+        "abs_magnetization": lambda values: float(np.abs(_late(values, 0)).mean()),
+        "susceptibility": lambda values: susceptibility(_late(values, 0), n, temperature),
+        "binder": lambda values: binder_cumulant(_late(values, 0)),
+        "rho": lambda values: float(_late(values, 1).mean()),
+        "relaxation_time": relaxation,
     }
+    return {name: paths.quoted(estimator) for name, estimator in estimators.items()}
+
+
+def _late(paths: np.ndarray, component: int) -> np.ndarray:
+    """Second half of paths (R, B, n, T, d): (R, B n, T/2)."""
+    late = paths[..., paths.shape[3] // 2 :, component]
+    return late.reshape(len(late), -1, late.shape[-1])
 
 
 def distances(paths: EnsemblePaths, direct: EnsemblePaths, n_lags: int) -> dict[str, Estimate]:
-    """How far learned and direct equilibrium are apart, with jackknife errors over the members.
+    """How far learned and direct equilibrium are apart.
 
     law: Wasserstein-1 distance of the laws of |M| (at zero field that of the symmetric laws of M).
     autocorrelation: mean absolute difference of the autocorrelations of |M| over ``n_lags`` lags.
     """
-    m, truth = np.abs(paths.stationary(0)), np.abs(direct.stationary(0))
+    truth = np.abs(direct.stationary(0))
     target = autocorrelation(truth.reshape(-1, truth.shape[-1]), n_lags)
-
-    def of_autocorrelation(kept: np.ndarray) -> float:
-        series = kept.reshape(-1, kept.shape[-1])
-        return float(np.abs(autocorrelation(series, n_lags) - target).mean())
-
     sample = truth.ravel()[:: max(truth.size // 10**5, 1)]
 
-    def of_law(kept: np.ndarray) -> float:
-        thinned = kept.ravel()[:: max(kept.size // 10**5, 1)]
-        return float(scipy.stats.wasserstein_distance(thinned, sample))
+    def of_autocorrelation(values: np.ndarray) -> float:
+        m = np.abs(_late(values, 0))
+        return float(np.abs(autocorrelation(m.reshape(-1, m.shape[-1]), n_lags) - target).mean())
 
-    return {"law": jackknife(m, of_law), "autocorrelation": jackknife(m, of_autocorrelation)}
+    def of_law(values: np.ndarray) -> float:
+        m = np.abs(_late(values, 0)).ravel()
+        return float(scipy.stats.wasserstein_distance(m[:: max(m.size // 10**5, 1)], sample))
+
+    return {"law": paths.quoted(of_law), "autocorrelation": paths.quoted(of_autocorrelation)}
 
 
 def best_noise_ratio(
@@ -763,7 +819,8 @@ def best_noise_ratio(
     for member in range(count):
         # a jackknife needs two members: the same one twice has the same distance
         one = {
-            r: dataclasses.replace(p, paths=p.paths[[member, member]]) for r, p in by_ratio.items()
+            r: EnsemblePaths(times=p.times, paths=p.paths[[member, member]])
+            for r, p in by_ratio.items()
         }
         choices.append(best(one))
     error = float(np.std(choices, ddof=1) / math.sqrt(count))

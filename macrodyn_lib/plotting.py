@@ -377,8 +377,10 @@ def variants(
     return figure
 
 
-def _law(panel: Axes, m: np.ndarray, *, color: str, name: str, dashed: bool = False) -> None:
-    """Density of M, made symmetric: at zero field both signs have the same law."""
+def _law(panel: Axes, paths: Any, *, color: str, name: str, dashed: bool = False) -> None:
+    """Density of M over the second half of ``EnsemblePaths``, made symmetric: at zero field both
+    signs have the same law."""
+    m = paths.quoted_paths[..., len(paths.times) // 2 :, 0]
     both = np.concatenate([m.ravel(), -m.ravel()])
     density, edges = np.histogram(both, bins=80, range=(-1.05, 1.05), density=True)
     middles = (edges[1:] + edges[:-1]) / 2
@@ -393,9 +395,9 @@ def laws_and_paths(settings: Mapping[str, tuple[Any, Any]], *, unit: str) -> Fig
     figure, axes = panels(2 * len(settings), width=2.9, height=2.7)
     for index, (title, (learned, direct)) in enumerate(settings.items()):
         left, right = axes[2 * index : 2 * index + 2]
-        _law(left, learned.stationary(0), color=OURS, name="learned")
-        _law(left, direct.stationary(0), color=REFERENCE, name="direct", dashed=True)
-        shown = learned.paths[0, 0, :3, :, 0]
+        _law(left, learned, color=OURS, name="learned")
+        _law(left, direct, color=REFERENCE, name="direct", dashed=True)
+        shown = learned.quoted_paths[0, 0, :3, :, 0]
         sample_paths(right, learned.times, shown, color=OURS, name="learned")
         right.set_ylim(-1.05, 1.05)
         label(left, "M", "density of M", title, legend=index == 0)
@@ -416,8 +418,8 @@ def nine_laws(rows: Mapping[str, str], cells: Mapping[str, Any], direct: Any) ->
     for axes, (title, letters) in zip(grid, rows.items(), strict=True):
         for panel, letter, column in zip(axes, letters, columns, strict=True):
             panel.spines[["top", "right"]].set_visible(False)
-            _law(panel, cells[letter].stationary(0), color=OURS, name="learned")
-            _law(panel, direct.stationary(0), color=REFERENCE, name="direct", dashed=True)
+            _law(panel, cells[letter], color=OURS, name="learned")
+            _law(panel, direct, color=REFERENCE, name="direct", dashed=True)
             label(panel, "M" if title == list(rows)[-1] else "", "density of M",
                   f"({letter}) {title}: {column}", legend=letter == "a")  # fmt: skip
     return figure
@@ -447,5 +449,7 @@ def noise_scales(
                            label=f"{boundary}, δt = {duration:g}")  # fmt: skip
         panel.set(xscale="log", xticks=ratios, xticklabels=[f"{ratio:g}" for ratio in ratios])
         panel.minorticks_off()
-        label(panel, "noise scale λ / K", name, legend=panel is axes[0])
+        label(panel, "noise scale λ / K", name, legend=False)
+    handles, lines = axes[0].get_legend_handles_labels()
+    figure.legend(handles, lines, frameon=False, fontsize=8, loc="outside right center")
     return figure

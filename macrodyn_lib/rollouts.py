@@ -1,7 +1,7 @@
 """Sample paths of a fitted SDE, and of an ensemble of them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -121,10 +121,30 @@ class EnsemblePaths:
     Means are means over the members. Standard deviations and correlations are those of one member's
     paths about its own mean: the members' spread is not noise of the system but the uncertainty of
     the fit, and makes the standard errors.
+
+    whole: (B, n', T, d) or None, paths of one more fit, to the data of all members together.
     """
 
     times: np.ndarray
     paths: np.ndarray
+    whole: np.ndarray | None = None
+
+    def quoted(self, estimator: Callable[[np.ndarray], float]) -> Estimate:
+        """An estimator of paths (any number of members, B, n, T, d) and its standard error.
+
+        Of all members pooled, by jackknife; with ``whole`` of that, which has less noise of the
+        fit and so less bias where the estimator is not linear, the error being that of the mean
+        of the members' own estimates.
+        """
+        if self.whole is None:
+            return jackknife(self.paths, estimator)
+        members = mean_estimate(np.array([estimator(member[None]) for member in self.paths]))
+        return dataclasses.replace(members, value=float(estimator(self.quoted_paths)))
+
+    @property
+    def quoted_paths(self) -> np.ndarray:
+        """(R or 1, B, n, T, d): the paths that quoted values are of."""
+        return self.paths if self.whole is None else self.whole[None]
 
     def means(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean over members and replicas (B, T, d), and its standard error over members."""

@@ -472,6 +472,37 @@ def test_equilibrium_estimates_are_those_of_the_second_window():
     assert estimates["relaxation_time"].value == pytest.approx(expected.value)
 
 
+def test_estimates_of_a_whole_fit_have_the_errors_of_the_members():
+    members, whole = smooth_paths(members=4), smooth_paths(seed=5, members=2)
+    paths = dataclasses.replace(members, whole=whole.paths.reshape(1, 16, 40, 2))
+    ours = pipeline.equilibrium_estimates(paths, SYSTEM)
+    alone = pipeline.equilibrium_estimates(whole, SYSTEM)
+    # a member twice over has the estimates of the member
+    each = [
+        pipeline.equilibrium_estimates(by_hand(members.paths[[r, r]]), SYSTEM) for r in range(4)
+    ]
+    for name in ("susceptibility", "binder", "abs_magnetization"):
+        assert ours[name].value == pytest.approx(alone[name].value)
+        spread = np.std([e[name].value for e in each], ddof=1)
+        assert ours[name].standard_error == pytest.approx(spread / 2)
+        assert ours[name].members == 4
+
+
+def test_whole_fit_sees_the_data_of_all_members(fits, monkeypatch):
+    asked = []
+
+    def fit_sde(increments, model, **options):
+        asked.append((increments, options))
+        return "whole"
+
+    monkeypatch.setattr(pipeline, "fit_sde", fit_sde)
+    recipe = RECIPE.but(whole=True, noise_scale=3.0)
+    assert recipe.learn(SYSTEM, rng(), snapshots=snapshots_of(RECIPE)).whole == "whole"
+    assert asked[0][0] is fits[0][0] and asked[0][1]["noise_scale"] == 3.0
+    assert asked[0][1]["settings"].batch == recipe.members * recipe.settings.batch
+    assert RECIPE.learn(SYSTEM, rng(), snapshots=snapshots_of(RECIPE)).whole is None
+
+
 def test_estimates_of_cluster_updates_are_those_of_the_pooled_chains():
     observables = rng().uniform(-1, 1, size=(5, 30, 2))
     chains = Trajectories(times=np.arange(30.0), observables=observables)

@@ -111,4 +111,4 @@ def test_noise_scales_have_a_line_for_each_boundary_and_duration():
     first, second, third = (c.lines[0] for c in figure.axes[0].containers)
     assert first.get_color() == second.get_color() != third.get_color()
     assert first.get_linestyle() == third.get_linestyle() != second.get_linestyle()
-    assert legend(figure.axes[0])[1] == "ghost, δt = 2"
+    assert [text.get_text() for text in figure.legends[0].get_texts()][1] == "ghost, δt = 2"
