@@ -20,6 +20,7 @@ _HOME = {
     "LocalRelax": "upsampling",
     "upsample": "upsampling",
     "relax_ladder": "upsampling",
+    "relaxed_further": "upsampling",
     "relaxed_initial_states": "upsampling",
     "evolve_patches": "partial_evolution",
     "averaged_increments": "partial_evolution",
