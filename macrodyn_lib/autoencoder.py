@@ -7,9 +7,7 @@ more numbers that say most about the microscopic state when phi* is known (paper
 import copy
 import dataclasses
 import itertools
-import json
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from macrodyn_lib.errors import CheckpointError, DivergedError
-from macrodyn_lib.fitting import UNREADABLE, Normalisation
+from macrodyn_lib.checkpoints import open_checkpoint, write_checkpoint
+from macrodyn_lib.errors import DivergedError
+from macrodyn_lib.fitting import Normalisation
 from macrodyn_lib.lattice import Patching
 from macrodyn_lib.records import Snapshots
 
@@ -129,52 +128,26 @@ class AutoencoderClosure:
         return result
 
     def save(self, path: str | Path) -> None:
-        """Write a checkpoint: tensors and a JSON description; complete or not at all."""
-        path = Path(path)
+        """Write a checkpoint; complete or not at all."""
         description = {
             "design": dataclasses.asdict(self.design),
             "validation_losses": self.validation_losses.tolist(),
         }
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        content = {
-            "format": FORMAT,
-            "description": json.dumps(description),
-            "state": self.module.state_dict(),
-        }
-        try:
-            torch.save(content, temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_checkpoint(path, FORMAT, description, self.module.state_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> "AutoencoderClosure":
-        """Read a checkpoint; never runs code from it.
-
-        Raises: CheckpointError: not a checkpoint, truncated, of another format version, or its
-                tensors do not fit its description.
-        """
-        try:
-            content = torch.load(path, weights_only=True)
-            if not isinstance(content, dict) or content.get("format") != FORMAT:
-                raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}")
-            description = json.loads(content["description"])
+        """Read a checkpoint; never runs code from it.  Raises: CheckpointError."""
+        with open_checkpoint(path, FORMAT) as (description, state):
             settings = AutoencoderSettings(**description["design"].pop("settings"))
             design = Design(settings=settings, **description["design"])
             module = _Autoencoder(design, torch.Generator()).eval()
-            module.load_state_dict(content["state"])
+            module.load_state_dict(state)
             return cls(
                 design=design,
                 module=module,
                 validation_losses=np.array(description["validation_losses"]).reshape(-1, 2),
             )
-        except (CheckpointError, FileNotFoundError, PermissionError):
-            raise
-        except UNREADABLE as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(
-                f"{path}: not a readable checkpoint ({type(error).__name__}: {reason[:120]})"
-            ) from None
 
 
 def fit_autoencoder(

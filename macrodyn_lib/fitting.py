@@ -2,11 +2,6 @@
 
 import copy
 import dataclasses
-import json
-import os
-import pickle
-import struct
-import zipfile
 from pathlib import Path
 from typing import Self
 
@@ -15,27 +10,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from macrodyn_lib.errors import CheckpointError, DivergedError
+from macrodyn_lib.checkpoints import open_checkpoint, write_checkpoint
+from macrodyn_lib.errors import DivergedError
 from macrodyn_lib.likelihood import negative_log_likelihood
 from macrodyn_lib.parallel import map_tasks
 from macrodyn_lib.records import IncrementMoments, LatentPairs
 from macrodyn_lib.sde import MLPSDE, SDE, LinearEstimate, LinearSDE
 
 FORMAT = "macrodyn.sde.1"
-# what reading a file that is no checkpoint, or a damaged one, can raise
-UNREADABLE = (
-    OSError,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    AssertionError,
-    AttributeError,
-    struct.error,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
 Increments = LatentPairs | IncrementMoments
 MODELS: dict[str, type[LinearSDE] | type[MLPSDE]] = {"LinearSDE": LinearSDE, "MLPSDE": MLPSDE}
 
@@ -139,8 +121,7 @@ class FittedSDE:
         return torch.from_numpy((latents - self.normalisation.shift) / self.normalisation.scale)
 
     def save(self, path: str | Path) -> None:
-        """Write a checkpoint: tensors and a JSON description; complete or not at all."""
-        path = Path(path)
+        """Write a checkpoint; complete or not at all."""
         description = {
             "model": type(self.model).__name__,
             "settings": dataclasses.asdict(self.model),
@@ -150,33 +131,15 @@ class FittedSDE:
             "noise_factor": self.noise_factor,
             "validation_losses": self.validation_losses.tolist(),
         }
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        content = {
-            "format": FORMAT,
-            "description": json.dumps(description),
-            "state": self.module.state_dict(),
-        }
-        try:
-            torch.save(content, temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_checkpoint(path, FORMAT, description, self.module.state_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> "FittedSDE":
-        """Read a checkpoint; never runs code from it.
-
-        Raises: CheckpointError: not a checkpoint, truncated, of another format version, or its
-                tensors do not fit its description.
-        """
-        try:
-            content = torch.load(path, weights_only=True)
-            if not isinstance(content, dict) or content.get("format") != FORMAT:
-                raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}")
-            description = json.loads(content["description"])
+        """Read a checkpoint; never runs code from it.  Raises: CheckpointError."""
+        with open_checkpoint(path, FORMAT) as (description, state):
             model = MODELS[description["model"]](**description["settings"])
             module = model.build(LinearEstimate.blank(model.dimension), torch.Generator())
-            module.load_state_dict(content["state"])
+            module.load_state_dict(state)
             return cls(
                 model=model,
                 module=module,
@@ -187,13 +150,6 @@ class FittedSDE:
                 validation_losses=np.array(description["validation_losses"]).reshape(-1, 2),
                 noise_factor=description["noise_factor"],
             )
-        except (CheckpointError, FileNotFoundError, PermissionError):
-            raise
-        except UNREADABLE as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(
-                f"{path}: not a readable checkpoint ({type(error).__name__}: {reason[:120]})"
-            ) from None
 
 
 def fit_sde(
