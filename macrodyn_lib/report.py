@@ -8,7 +8,6 @@ import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,8 +16,9 @@ from markdown_it import MarkdownIt
 
 from macrodyn_lib.errors import ParameterError
 from macrodyn_lib.parameters import NOTEBOOKS, Preset, resolve
+from macrodyn_lib.provenance import commit_of, version_of
 from macrodyn_lib.study import Metric, Results, runs_root, write_atomically
-from macrodyn_lib.sweeps import RunSpec, SweepDefinition, definitions
+from macrodyn_lib.sweeps import RunSpec, StoredRun, SweepDefinition, definitions, stored_runs
 
 log = logging.getLogger(__name__)
 
@@ -31,22 +31,17 @@ NOTHING = "No results yet. `make study` runs every notebook and writes them here
 PRESETS: tuple[str, ...] = get_args(Preset)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRun:
-    """The results in one run folder."""
-
-    folder: Path
-    results: Results
-
-
-def write_report() -> Path:
+def write_report(mix_versions: bool = False) -> Path:
     """Write ``report.md`` and ``report.html`` into the folder of all results.
+
+    Runs of a sweep that different code made stand in tables of their own, and a warning says so,
+    unless ``mix_versions`` asks for one table; studies name the code of theirs.
 
     Returns: the path of ``report.md``. What could not be read is listed in it, and logged.
     """
     root = runs_root()
     root.mkdir(parents=True, exist_ok=True)
-    text, warnings = compose()
+    text, warnings = compose(mix_versions)
     for warning in warnings:
         log.warning("%s", warning)
     write_atomically(root / "report.md", text)
@@ -54,9 +49,9 @@ def write_report() -> Path:
     return root / "report.md"
 
 
-def compose() -> tuple[str, list[str]]:
+def compose(mix_versions: bool = False) -> tuple[str, list[str]]:
     """The report as Markdown, figures linked relative to its folder; and the warnings in it."""
-    runs, warnings = collect()
+    runs, warnings = stored_runs()
     by_folder: dict[str, list[StoredRun]] = defaultdict(list)
     for run in runs:
         by_folder[run.folder.parent.name].append(run)
@@ -68,29 +63,17 @@ def compose() -> tuple[str, list[str]]:
     sweeps = [name for name in sorted(definitions()) if (runs_root() / name).is_dir()]
     for name in sweeps:
         try:
-            sections += _sweep_section(name, by_folder[name])
+            added, mixed = _sweep_section(name, by_folder[name], mix_versions)
         except ParameterError as error:
             warnings.append(str(error))
+        else:
+            sections += added
+            warnings += mixed
     for name in sorted(set(by_folder) - set(studies) - set(sweeps)):
         warnings.append(f"{name}: results without a notebook or a sweep definition of that name")
     if warnings:
         sections += ["## Warnings", "\n".join(f"- {warning}" for warning in warnings)]
     return "\n\n".join(sections) + "\n", warnings
-
-
-def collect() -> tuple[list[StoredRun], list[str]]:
-    """All finished runs, and a warning for each results.json that is not valid."""
-    root, runs, warnings = runs_root(), [], []
-    for path in sorted(root.glob("*/*/results.json")):
-        folder = path.parent
-        hidden = folder.name.startswith(".") or folder.parent.name.startswith(".")
-        if hidden or folder.suffix == ".failed":
-            continue
-        try:
-            runs.append(StoredRun(folder, Results.read(path)))
-        except (OSError, ValueError):
-            warnings.append(f"{path.relative_to(root)}: not a valid results.json, left out")
-    return runs, warnings
 
 
 def render_html(text: str) -> str:
@@ -148,8 +131,11 @@ def _representative(runs: Sequence[StoredRun]) -> StoredRun:
 def _rank(run: StoredRun) -> tuple[bool, int, str]:
     preset = run.results.parameters.get("preset")
     size = PRESETS.index(preset) if preset in PRESETS else -1
-    created = str(run.results.provenance.get("created", ""))
-    return not _changed(run.results), size, created
+    return not _changed(run.results), size, _created(run.results)
+
+
+def _created(results: Results) -> str:
+    return str(results.provenance.get("created", ""))
 
 
 def _changed(results: Results) -> dict[str, Any]:
@@ -171,7 +157,7 @@ def _overview(studies: dict[str, list[StoredRun]]) -> list[str]:
             str(run.results.parameters.get("preset", "")),
             _passed([run.results]),
             f"{_seconds(run.results):.0f}",
-            _commit(run.results),
+            commit_of(run.results.provenance),
         ]
         for name, found in studies.items()
         for run in sorted(found, key=_rank, reverse=True)
@@ -182,7 +168,7 @@ def _overview(studies: dict[str, list[StoredRun]]) -> list[str]:
 
 
 def _mixed_commits(runs: Sequence[StoredRun]) -> list[str]:
-    counts = Counter(_commit(run.results) for run in runs)
+    counts = Counter(commit_of(run.results.provenance) for run in runs)
     if len(counts) < 2:
         return []
     listed = ", ".join(f"{commit} (runs: {count})" for commit, count in counts.most_common())
@@ -226,16 +212,19 @@ def _figures(folder: Path) -> list[str]:
 def _provenance(results: Results) -> str:
     date = str(results.provenance.get("created", "unknown date"))[:10]
     seed = results.provenance.get("seed")
-    return f"*Commit {_commit(results)}, {date}, seed {seed}, {_seconds(results):.1f} s.*"
+    return f"*{_made_by([results])}, {date}, seed {seed}, {_seconds(results):.1f} s.*"
+
+
+def _made_by(results: Sequence[Results]) -> str:
+    """Commits, and where they are known the hashes of library and notebook."""
+    commits = ", ".join(sorted({commit_of(one.provenance) for one in results}))
+    versions = {version_of(one.provenance) for one in results}
+    hashes = sorted(version for version in versions if not version.startswith("commit"))
+    return f"Commit {commits}" + (f" ({'; '.join(hashes)})" if hashes else "")
 
 
 def _seconds(results: Results) -> float:
     return results.timings_s.get("total", 0.0)
-
-
-def _commit(results: Results) -> str:
-    commit = str(results.provenance.get("git_commit") or "unknown")[:7]
-    return f"{commit} with changes" if results.provenance.get("dirty") else commit
 
 
 def _passed(results: Sequence[Results]) -> str:
@@ -243,29 +232,56 @@ def _passed(results: Sequence[Results]) -> str:
     return f"{sum(verdicts)} of {len(verdicts)}"
 
 
-def _sweep_section(name: str, stored: Sequence[StoredRun]) -> list[str]:
-    """Raises: ParameterError: the definition does not hold any more."""
+def _sweep_section(
+    name: str, stored: Sequence[StoredRun], mix_versions: bool
+) -> tuple[list[str], list[str]]:
+    """The section, and a warning when different code made its runs.
+
+    Raises: ParameterError: the definition does not hold any more.
+    """
     definition = SweepDefinition.read(definitions()[name])
     specs = definition.expand()
     by_id = {run.folder.name: run.results for run in stored}
     finished = [(spec, by_id[spec.run_id]) for spec in specs if spec.run_id in by_id]
     failed = [spec for spec in specs if spec.state() == "failed"]
     sections = [f"## Sweep {name}", _sweep_text(definition, len(finished), len(specs))]
-    if finished:
-        sections.append(_sweep_table(definition, finished))
-        sections.append(_sweep_provenance([results for _, results in finished]))
+    versions = _by_version(finished)
+    warnings = []
+    if len(versions) > 1:
+        counts = "; ".join(f"{version} (runs: {len(runs)})" for version, runs in versions.items())
+        together = "one table, as asked for" if mix_versions else "a table for each"
+        warnings.append(f"sweep {name}: made by different code, {together}: {counts}")
+    tables = [finished] if mix_versions and finished else list(versions.values())
+    for runs in tables:
+        sections.append(_sweep_table(definition, runs))
+        sections.append(_sweep_provenance([results for _, results in runs]))
     if failed:
         sections.append("\n".join(f"- failed: `{s.run_id}` {_code(s.failure())}" for s in failed))
-    return sections
+    return sections, warnings
+
+
+def _by_version(
+    finished: Sequence[tuple[RunSpec, Results]],
+) -> dict[str, list[tuple[RunSpec, Results]]]:
+    """Runs grouped by the code that made them, the newest code first."""
+    versions: dict[str, list[tuple[RunSpec, Results]]] = defaultdict(list)
+    for spec, results in sorted(finished, key=lambda run: _created(run[1]), reverse=True):
+        versions[version_of(results.provenance)].append((spec, results))
+    order = {spec.run_id: place for place, (spec, _) in enumerate(finished)}
+    return {
+        version: sorted(runs, key=lambda run: order[run[0].run_id])
+        for version, runs in versions.items()
+    }
 
 
 def _sweep_text(definition: SweepDefinition, finished: int, planned: int) -> str:
     fixed = ", ".join(f"{key} = {value}" for key, value in definition.fixed.items())
     text = f"Notebook `{definition.notebook}`{', ' if fixed else ''}{fixed}: "
     text += f"{finished} of {planned} runs are finished."
-    if definition.replicas > 1:
+    seeds = len(definition.all_seeds())
+    if seeds > 1:
         text += (
-            f" Each row is the mean over {definition.replicas} seeds, with its standard error from"
+            f" Each row is the mean over {seeds} seeds, with its standard error from"
             " within the runs, and in brackets that from the scatter between them."
         )
     return text
@@ -292,8 +308,7 @@ def _sweep_table(definition: SweepDefinition, finished: Sequence[tuple[RunSpec, 
 
 
 def _sweep_provenance(results: Sequence[Results]) -> str:
-    commits = ", ".join(sorted({_commit(one) for one in results}))
-    return f"*Commit {commits}; {sum(map(_seconds, results)):.0f} s in all runs.*"
+    return f"*{_made_by(results)}; {sum(map(_seconds, results)):.0f} s in all runs.*"
 
 
 def _averaged_cells(group: Sequence[Results], names: Sequence[str]) -> list[str]:

@@ -1,32 +1,29 @@
 """The frame of a notebook: parameters in, named random streams, results.json out."""
 
 import contextlib
-import datetime
-import hashlib
-import importlib.metadata
 import json
 import math
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import joblib
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from macrodyn_lib import provenance
 from macrodyn_lib.errors import ParameterError
 from macrodyn_lib.parameters import NOTEBOOKS, StudyParameters, resolve, run_id
+from macrodyn_lib.provenance import ROOT
 from macrodyn_lib.randomness import stream
 from macrodyn_lib.statistics import Estimate
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("numpy", "scipy", "numba", "torch", "pydantic", "papermill", "matplotlib")
+if TYPE_CHECKING:
+    import pandas as pd
+
 ReferenceKind = Literal["exact", "simulation", "published"]
 
 
@@ -74,10 +71,13 @@ class Results(BaseModel):
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write to a temporary name beside ``path``, then rename."""
+    """Write to a temporary name beside ``path``, to the disk, then rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        temporary.write_text(text)
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -86,9 +86,11 @@ def write_atomically(path: Path, text: str) -> None:
 class Run:
     """One run of a notebook. Parameters are attributes: ``run.temperature``."""
 
-    def __init__(self, notebook: str, parameters: StudyParameters):
+    def __init__(self, notebook: str, parameters: StudyParameters, code: provenance.Code):
         self.notebook = notebook
         self.parameters = parameters
+        self.code = code
+        self.data: dict[str, str] = {}
         self.metrics: dict[str, Metric] = {}
         self.timings: dict[str, float] = {}
         self.started = time.perf_counter()
@@ -108,6 +110,11 @@ class Run:
         """The random generator of a named step, from this run's seed."""
         return stream(self.parameters.seed, self.notebook, *names)
 
+    def uses(self, path: Path) -> Path:
+        """Note the hash of a data file in the provenance; returns the path.  Raises: OSError."""
+        self.data[path.name] = provenance.file_hash(path)
+        return path
+
     @contextlib.contextmanager
     def timed(self, step: str) -> Iterator[None]:
         """Add the wall time of the block to ``timings_s``."""
@@ -120,7 +127,7 @@ class Run:
 
         An entry that cannot be read is computed again, with a warning.
         """
-        location = runs_root() / ".cache" / _source_fingerprint()
+        location = runs_root() / ".cache" / self.code.source_hash
         return joblib.Memory(location, verbose=0).cache(function)  # type: ignore[no-any-return]
 
     def check(
@@ -210,8 +217,10 @@ class Run:
         figure.savefig(folder / f"{name}.png", dpi=90)
         return figure
 
-    def table(self) -> pd.DataFrame:
+    def table(self) -> "pd.DataFrame":
         """One row per metric: value, standard error, reference and verdict."""
+        import pandas as pd  # a quarter of a second that not every notebook needs
+
         rows = {name: metric.model_dump() for name, metric in self.metrics.items()}
         table = pd.DataFrame.from_dict(rows, orient="index")
         table["passed"] = table["passed"].map({True: "PASS", False: "FAIL"})
@@ -224,7 +233,7 @@ class Run:
             parameters=self.parameters.resolved(),
             metrics=self.metrics,
             timings_s=self.timings | {"total": time.perf_counter() - self.started},
-            provenance=provenance(self.parameters.seed),
+            provenance=provenance.collect(self.parameters.seed, self.code, self.data),
         )
         results.write(self.folder / "results.json")
         for name, metric in self.metrics.items():
@@ -236,6 +245,8 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
 
     On the first call the namespace holds nothing else that is public, so an unknown name is a
     misspelt parameter. (When the cell is run again by hand, later cells have left their names.)
+    A sweep hands over the hash of the notebook it executes, as ``_notebook_hash``; else it is taken
+    from the file.
 
     Raises: ParameterError: names the parameter, its value and what is allowed.
     """
@@ -246,7 +257,11 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
         for name, value in namespace.items()
         if name in fields or (first and _is_parameter(name, value))
     }
-    return Run(notebook, resolve(notebook, given))
+    parameters = resolve(notebook, given)
+    executed = namespace.get("_notebook_hash") or provenance.notebook_file_hash(
+        notebooks_root() / f"{notebook}.ipynb"
+    )
+    return Run(notebook, parameters, provenance.Code.current(executed))
 
 
 def _is_parameter(name: str, value: object) -> bool:
@@ -264,34 +279,3 @@ def _make_writable(folder: Path) -> None:
         raise ParameterError(
             f"parameter output_dir = {str(folder)!r}: must be a writable folder ({error.strerror})"
         ) from None
-
-
-def provenance(seed: int) -> dict[str, Any]:
-    """Which code, packages and machine made a result."""
-    return {
-        "seed": seed,
-        "git_commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", *CODE)),
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "cpus": joblib.cpu_count(),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-CODE = ("macrodyn_lib", "notebooks/*.py", "requirements.lock")
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _source_fingerprint() -> str:
-    digest = hashlib.sha256()
-    for path in sorted((ROOT / "macrodyn_lib").rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]

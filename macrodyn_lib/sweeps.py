@@ -1,45 +1,43 @@
-"""Many runs of a notebook: described in YAML, checked as a whole, executed through Dask.
+"""Many runs of a notebook, described in YAML: which runs there are, what became of each, what the
+rest will cost.
 
 A run is its parameters: its id is a hash of the notebook's name and its resolved parameters, and it
-is finished when its folder holds a valid results.json. A run works in a hidden folder, which is
-renamed at the end; so an interrupted sweep leaves nothing half-written, and starts again where it
-was. What failed stays in ``<run id>.failed`` until the next attempt.
+is finished when its folder holds a valid results.json. While a process works on it, that process
+holds the run's lock, which the operating system takes back however the process ends.
 """
 
 import ast
-import contextlib
 import itertools
-import json
 import logging
-import os
-import shutil
-import traceback
-import uuid
+import statistics
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
+import filelock
 import nbformat
 import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
+from macrodyn_lib import provenance
 from macrodyn_lib.errors import ParameterError
-from macrodyn_lib.parallel import thread_count
-from macrodyn_lib.parameters import NOTEBOOKS, resolve, run_id
+from macrodyn_lib.parameters import NOTEBOOKS, Preset, resolve, run_id
 from macrodyn_lib.study import ROOT, Results, notebooks_root, runs_root
-
-if TYPE_CHECKING:
-    from distributed import Client, Future
 
 log = logging.getLogger(__name__)
 
 Values = Annotated[list[Any], Field(min_length=1)]
-State = Literal["done", "failed", "missing"]
-# the sweep sets these itself: from its keys seed and replicas, and from its own name
+Seed = Annotated[int, Field(ge=0)]
+State = Literal["done", "running", "failed", "missing"]
+# the sweep sets these itself: from its keys for seeds, and from its own name
 RESERVED = ("seed", "output_dir")
+# seconds a run may take where no finished one says how long it does
+BOUNDS = {"smoke": 60, "quick": 900, "paper": 21600}
+START_UP = 4.0  # seconds a run takes besides its notebook: a kernel and its imports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +59,49 @@ class RunSpec:
         """Where the last failed attempt lies."""
         return self.study / f"{self.run_id}.failed"
 
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Notebook and preset, which decide about what a run costs."""
+        return self.notebook, self.parameters["preset"]
+
     def results(self) -> Results | None:
         """The stored results, or None when this run is not finished."""
-        return _matching_results(self, self.folder)
+        return self.results_in(self.folder)
+
+    def results_in(self, folder: Path) -> Results | None:
+        """The results in a folder, or None when there are none of this run."""
+        try:
+            results = Results.read(folder / "results.json")
+        except (OSError, ValueError):
+            return None
+        matches = (results.notebook, results.parameters) == (self.notebook, self.parameters)
+        return results if matches else None
+
+    def unfinished(self) -> list[Path]:
+        """Folders of attempts that go on or were killed."""
+        return sorted(self.study.glob(f".{self.run_id}.partial-*"))
+
+    def lock(self) -> filelock.FileLock:
+        """Held by whoever works on this run; the empty file stays.  Raises: OSError."""
+        self._lock_file.parent.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(self._lock_file)
 
     def state(self) -> State:
         if self.results() is not None:
             return "done"
+        if self.is_locked():
+            return "running"
         return "failed" if self.failed_folder.is_dir() else "missing"
+
+    def is_locked(self) -> bool:
+        """Whether a process, of this sweep or another, works on this run."""
+        if not self._lock_file.exists():
+            return False
+        try:
+            with self.lock().acquire(blocking=False):
+                return False
+        except filelock.Timeout:
+            return True
 
     def failure(self) -> str:
         """Why the last attempt failed, in one line."""
@@ -77,18 +110,47 @@ class RunSpec:
         except (OSError, IndexError):
             return "unknown"
 
+    @property
+    def _lock_file(self) -> Path:
+        return self.study.parent / ".locks" / f"{self.study.name}.{self.run_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """The results in one run folder."""
+
+    folder: Path
+    results: Results
+
+
+def stored_runs() -> tuple[list[StoredRun], list[str]]:
+    """All finished runs, and a warning for each results.json that is not valid."""
+    root, runs, warnings = runs_root(), [], []
+    for path in sorted(root.glob("*/*/results.json")):
+        folder = path.parent
+        hidden = folder.name.startswith(".") or folder.parent.name.startswith(".")
+        if hidden or folder.suffix == ".failed":
+            continue
+        try:
+            runs.append(StoredRun(folder, Results.read(path)))
+        except (OSError, ValueError):
+            warnings.append(f"{path.relative_to(root)}: not a valid results.json, left out")
+    return runs, warnings
+
 
 class SweepDefinition(BaseModel):
     """The content of a sweep's YAML file: a notebook, and which parameters to combine.
 
     Every value in ``grid`` meets every other; the lists in ``zip`` are walked side by side. Each
-    combination runs ``replicas`` times, replica r with the seed ``seed + r``. ``report`` names the
-    metrics that the report shows.
+    combination runs with each of the ``seeds``, or ``replicas`` times, replica r with the seed
+    ``seed + r``. ``report`` names the metrics that the report shows.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     notebook: str
-    seed: Annotated[int, Field(ge=0)] = 0
+    preset: Preset | None = None
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = None
+    seed: Seed = 0
     fixed: dict[str, Any] = {}
     grid: dict[str, Values] = {}
     zip: dict[str, Values] = {}
@@ -98,12 +160,14 @@ class SweepDefinition(BaseModel):
 
     @model_validator(mode="after")
     def _names_are_given_once(self) -> "SweepDefinition":
-        names = [*self.fixed, *self.grid, *self.zip]
+        names = [*self._preset(), *self.fixed, *self.grid, *self.zip]
         for name in names:
             if name in RESERVED:
                 raise ValueError(f"{name}: not among the parameters; the sweep sets it itself")
             if names.count(name) > 1:
                 raise ValueError(f"{name}: must stand in one of fixed, grid, zip, not in several")
+        if self.seeds is not None and self.model_fields_set & {"seed", "replicas"}:
+            raise ValueError(f"seeds = {self.seeds}: must stand without seed and replicas")
         return self
 
     @model_validator(mode="after")
@@ -119,9 +183,9 @@ class SweepDefinition(BaseModel):
         try:
             definition = cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError) as error:
-            raise ParameterError(f"{path}: cannot be read ({_one_line(error)})") from None
+            raise ParameterError(f"{path}: cannot be read ({one_line(error)})") from None
         except yaml.YAMLError as error:
-            raise ParameterError(f"{path}: must be YAML ({_one_line(error)})") from None
+            raise ParameterError(f"{path}: must be YAML ({one_line(error)})") from None
         except ValidationError as error:
             explained = "; ".join(_explain(detail) for detail in error.errors())
             raise ParameterError(f"{path}: {explained}") from None
@@ -137,7 +201,11 @@ class SweepDefinition(BaseModel):
 
     def varying(self) -> list[str]:
         """Names of the parameters that differ between runs."""
-        return [*self.grid, *self.zip, *(["seed"] if self.replicas > 1 else [])]
+        return [*self.grid, *self.zip, *(["seed"] if len(self.all_seeds()) > 1 else [])]
+
+    def all_seeds(self) -> list[int]:
+        """The seeds that each combination runs with."""
+        return self.seeds or [self.seed + replica for replica in range(self.replicas)]
 
     def expand(self) -> list[RunSpec]:
         """All runs, each of them validated.
@@ -153,28 +221,18 @@ class SweepDefinition(BaseModel):
             raise ParameterError(f"{self._path}: {error}") from None
         return specs
 
-    def status(self) -> pd.DataFrame:
-        """One row per run: id, the parameters that vary, state, and seconds when it is done."""
-        return pd.DataFrame([_status_row(spec, self.varying()) for spec in self.expand()])
-
     def _combinations(self) -> Iterator[dict[str, Any]]:
         axes = [[{name: value} for value in values] for name, values in self.grid.items()]
         rows = [
             dict(zip(self.zip, values, strict=True))
             for values in zip(*self.zip.values(), strict=True)
         ]
-        seeds = [{"seed": self.seed + replica} for replica in range(self.replicas)]
+        seeds = [{"seed": seed} for seed in self.all_seeds()]
         for parts in itertools.product(*axes, rows or [{}], seeds):
-            yield {k: v for part in (self.fixed, *parts) for k, v in part.items()}
+            yield {k: v for part in (self._preset(), self.fixed, *parts) for k, v in part.items()}
 
-
-@dataclass(slots=True, kw_only=True)
-class SweepOutcome:
-    """What became of the runs; ``skipped`` were finished before."""
-
-    done: list[RunSpec] = field(default_factory=list)
-    skipped: list[RunSpec] = field(default_factory=list)
-    failed: list[tuple[RunSpec, str]] = field(default_factory=list)
+    def _preset(self) -> dict[str, str]:
+        return {} if self.preset is None else {"preset": self.preset}
 
 
 def definitions() -> dict[str, Path]:
@@ -233,9 +291,9 @@ def check_notebook(notebook: str) -> None:
     try:
         declared = _declared_parameters(path)
     except OSError as error:
-        raise ParameterError(f"notebook = {notebook!r}: {_one_line(error)}") from None
+        raise ParameterError(f"notebook = {notebook!r}: {one_line(error)}") from None
     except (ValueError, SyntaxError) as error:
-        raise ParameterError(f"notebook = {notebook!r}: {path}: {_one_line(error)}") from None
+        raise ParameterError(f"notebook = {notebook!r}: {path}: {one_line(error)}") from None
     missing = [name for name in NOTEBOOKS[notebook].model_fields if name not in declared]
     if missing:
         raise ParameterError(
@@ -257,186 +315,6 @@ def _declared_parameters(path: Path) -> set[str]:
     raise ValueError("no code cell has the tag 'parameters'")
 
 
-def execute(specs: Sequence[RunSpec], workers: int, scheduler: str | None = None) -> SweepOutcome:
-    """Run what is not finished, in worker processes, with a progress bar.
-
-    A failed run is recorded and the others go on; so is a run whose worker died again and again
-    (Dask tries four times). On an interrupt finished runs stay and unfinished folders go.
-
-    Args:    workers: number of local processes.  scheduler: address of a Dask cluster to use in
-             their place; it must see the same files.
-    Raises:  ParameterError: no scheduler answers.  KeyboardInterrupt.
-    """
-    outcome = SweepOutcome()
-    to_do: list[RunSpec] = []
-    for spec in {spec.folder: spec for spec in specs}.values():
-        (to_do if spec.results() is None else outcome.skipped).append(spec)
-    for spec in to_do:
-        if spec.folder.exists():
-            log.warning("%s has no valid results.json: it will be replaced", spec.folder)
-    if to_do:
-        _execute_missing(to_do, min(workers, len(to_do)), scheduler, outcome)
-    return outcome
-
-
-def _execute_missing(
-    specs: Sequence[RunSpec], workers: int, scheduler: str | None, outcome: SweepOutcome
-) -> None:
-    from distributed import as_completed
-
-    attempt = uuid.uuid4().hex[:8]  # marks the unfinished folders that are ours
-    threads = max(1, thread_count() // workers) if scheduler is None else 1
-    try:
-        with _connect(workers, scheduler) as client, _progress(specs, outcome) as bar:
-            arguments = (attempt, _environment(threads), notebooks_root().resolve())
-            futures = {
-                client.submit(run_notebook, spec, *arguments, pure=False): spec for spec in specs
-            }
-            for future in as_completed(futures):
-                _note(future, futures[future], attempt, outcome)
-                _show_counts(bar, outcome)
-    finally:
-        for study in {spec.study for spec in specs}:
-            for leftover in study.glob(f".*.partial-{attempt}-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """What each kernel sees: runs are parallel among themselves, so each keeps to its share."""
-    return {
-        "OMP_NUM_THREADS": "1",
-        "MACRODYN_THREADS": str(threads),
-        "MACRODYN_RUNS": str(runs_root().resolve()),
-        "TQDM_DISABLE": "1",
-        # the kernel of this interpreter, not one of the same name elsewhere
-        "JUPYTER_PREFER_ENV_PATH": "1",
-    }
-
-
-@contextlib.contextmanager
-def _connect(workers: int, scheduler: str | None) -> Iterator["Client"]:
-    from distributed import Client, LocalCluster
-
-    if scheduler is not None:
-        try:
-            client = Client(scheduler)
-        except (OSError, ValueError) as error:
-            raise ParameterError(
-                f"scheduler = {scheduler!r}: must be the address of a running Dask scheduler, "
-                f"like tcp://HOST:8786 ({_one_line(error)})"
-            ) from None
-        with client:
-            yield client
-        return
-    with (
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",  # any free port, and seen from this machine alone
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
-def _progress(specs: Sequence[RunSpec], outcome: SweepOutcome) -> Any:
-    skipped = len(outcome.skipped)
-    bar = tqdm(total=len(specs) + skipped, initial=skipped, unit="run")
-    _show_counts(bar, outcome, finished=0)
-    return bar
-
-
-def _show_counts(bar: Any, outcome: SweepOutcome, finished: int = 1) -> None:
-    counts = {name: len(getattr(outcome, name)) for name in ("done", "failed", "skipped")}
-    bar.set_postfix(counts, refresh=False)
-    bar.update(finished)
-
-
-def _note(future: "Future", spec: RunSpec, attempt: str, outcome: SweepOutcome) -> None:
-    try:
-        reason = future.result()
-    except Exception as error:  # the worker died, or could not write what it had
-        reason = _keep_failure_of_worker(spec, attempt, error)
-    if reason is None:
-        outcome.done.append(spec)
-    else:
-        outcome.failed.append((spec, reason))
-
-
-def run_notebook(
-    spec: RunSpec, attempt: str, environment: Mapping[str, str], notebooks: Path
-) -> str | None:
-    """Execute one run in this process; returns why it failed, or None.
-
-    papermill calls the notebook of a killed kernel completed, so only results.json counts.
-    """
-    import papermill
-
-    os.environ.update(environment)
-    logging.getLogger("papermill").setLevel(logging.ERROR)  # the parameters are checked already
-    folder = spec.study / f".{spec.run_id}.partial-{attempt}-{uuid.uuid4().hex[:8]}"
-    _start_folder(spec, folder)
-    try:
-        papermill.execute_notebook(
-            notebooks / f"{spec.notebook}.ipynb",
-            folder / "executed.ipynb",
-            parameters=spec.parameters | {"output_dir": str(folder)},
-            kernel_name="python3",
-            cwd=notebooks,
-            progress_bar=False,
-            extra_arguments=["--log-level=CRITICAL"],
-        )
-        if _matching_results(spec, folder) is None:
-            raise RuntimeError("the notebook ended without a valid results.json of this run")
-    except Exception as error:
-        return _keep_failure(spec, folder, error)
-    _publish(spec, folder)
-    return None
-
-
-def _start_folder(spec: RunSpec, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    content = {"notebook": spec.notebook, "parameters": spec.parameters}
-    (folder / "parameters.json").write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _publish(spec: RunSpec, folder: Path) -> None:
-    """Rename to the final name; what stands there without valid results gives way."""
-    if spec.results() is not None:  # another sweep was quicker
-        shutil.rmtree(folder)
-        return
-    if spec.folder.exists():
-        spec.folder.rename(folder.with_name(f"{folder.name}-replaced"))
-    folder.rename(spec.folder)
-    shutil.rmtree(spec.failed_folder, ignore_errors=True)
-
-
-def _keep_failure(spec: RunSpec, folder: Path, error: Exception) -> str:
-    """Keep the folder of a failed run with its traceback, whose last line is returned."""
-    from papermill.exceptions import PapermillExecutionError
-
-    if isinstance(error, PapermillExecutionError):
-        text, reason = str(error), _one_line(f"{error.ename}: {error.evalue}")
-    else:
-        text = "".join(traceback.format_exception(error))
-        reason = _one_line(f"{type(error).__name__}: {error}")
-    (folder / "traceback.txt").write_text(f"{text.rstrip()}\n\n{reason}\n")
-    shutil.rmtree(spec.failed_folder, ignore_errors=True)
-    folder.rename(spec.failed_folder)
-    return reason
-
-
-def _keep_failure_of_worker(spec: RunSpec, attempt: str, error: Exception) -> str:
-    unfinished = sorted(spec.study.glob(f".{spec.run_id}.partial-{attempt}-*"))
-    if unfinished:
-        return _keep_failure(spec, unfinished[-1], error)
-    folder = spec.study / f".{spec.run_id}.partial-{attempt}-none"
-    _start_folder(spec, folder)
-    return _keep_failure(spec, folder, error)
-
-
 def _matching_results(spec: RunSpec, folder: Path) -> Results | None:
     try:
         results = Results.read(folder / "results.json")
@@ -444,6 +322,71 @@ def _matching_results(spec: RunSpec, folder: Path) -> Results | None:
         return None
     matches = (results.notebook, results.parameters) == (spec.notebook, spec.parameters)
     return results if matches else None
+
+
+def status_table(specs: Sequence[RunSpec], varying: Sequence[str]) -> pd.DataFrame:
+    """One row per run: id, the parameters that vary, state; of what is done seconds and code."""
+    current = {name: current_version(name) for name in {spec.notebook for spec in specs}}
+    return pd.DataFrame([_status_row(spec, varying, current[spec.notebook]) for spec in specs])
+
+
+def current_version(notebook: str) -> str:
+    """The code that a run of the notebook would be made by now."""
+    path = notebooks_root() / f"{notebook}.ipynb"
+    hashes = {
+        "source_hash": provenance.source_hash(),
+        "notebook_hash": provenance.notebook_file_hash(path),
+    }
+    return provenance.version_of(hashes)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds that a run takes on one worker, and how that is known."""
+
+    seconds: float
+    basis: str
+
+
+def run_costs(specs: Sequence[RunSpec]) -> dict[tuple[str, str], Cost]:
+    """What a run of each notebook and preset costs: the median of the finished ones, else a bound.
+
+    The parameters decide too; they are not asked, so that a sweep whose runs differ much from the
+    finished ones takes longer or shorter than this says.
+    """
+    timings: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for run in stored_runs()[0]:
+        kind = (run.results.notebook, str(run.results.parameters.get("preset")))
+        timings[kind].append(run.results.timings_s.get("total", 0.0))
+    return {spec.kind: _cost(spec.kind, timings[spec.kind]) for spec in specs}
+
+
+def _cost(kind: tuple[str, str], timings: Sequence[float]) -> Cost:
+    notebook, preset = kind
+    if not timings:
+        return Cost(BOUNDS[preset], f"at most, the bound of preset {preset}: no finished run")
+    seconds = statistics.median(timings) + START_UP
+    count = f"{len(timings)} finished run{'s' * (len(timings) > 1)}"
+    return Cost(seconds, f"from {count} of {notebook} at preset {preset}")
+
+
+def describe_cost(specs: Sequence[RunSpec], workers: int) -> list[str]:
+    """What is to be done and how long it will take, in lines to be printed."""
+    to_do = [spec for spec in specs if spec.results() is None]
+    if not to_do:
+        return [f"to do: nothing, all {len(specs)} runs are finished"]
+    costs = run_costs(to_do)
+    seconds = [costs[spec.kind].seconds for spec in to_do]
+    # no schedule is shorter than its longest run
+    wall = max(sum(seconds) / min(workers, len(to_do)), *seconds)
+    lines = [
+        f"to do: {len(to_do)} of {len(specs)} runs, about {tqdm.format_interval(wall)} on "
+        f"{workers} worker{'s' * (workers > 1)}"
+    ]
+    for kind, cost in costs.items():
+        count = sum(spec.kind == kind for spec in to_do)
+        lines.append(f"       {count} × {tqdm.format_interval(cost.seconds)} ({cost.basis})")
+    return lines
 
 
 def _refuse_duplicates(specs: Sequence[RunSpec], varying: Sequence[str]) -> None:
@@ -455,11 +398,15 @@ def _refuse_duplicates(specs: Sequence[RunSpec], varying: Sequence[str]) -> None
         seen.add(spec.run_id)
 
 
-def _status_row(spec: RunSpec, varying: Sequence[str]) -> dict[str, Any]:
+def _status_row(spec: RunSpec, varying: Sequence[str], current: str) -> dict[str, Any]:
     results = spec.results()
-    seconds = "" if results is None else f"{results.timings_s.get('total', 0):.1f}"
-    values = {name: spec.parameters[name] for name in varying}
-    return {"run": spec.run_id, **values, "state": spec.state(), "seconds": seconds}
+    row = {"run": spec.run_id} | {name: spec.parameters[name] for name in varying}
+    if results is None:
+        return row | {"state": spec.state(), "seconds": "", "code": ""}
+    same = provenance.version_of(results.provenance) == current
+    code = "as now" if same else provenance.commit_of(results.provenance)
+    seconds = f"{results.timings_s.get('total', 0):.1f}"
+    return row | {"state": "done", "seconds": seconds, "code": code}
 
 
 def _explain(detail: Any) -> str:
@@ -475,5 +422,5 @@ def _explain(detail: Any) -> str:
     return f"{name or 'content'} = {detail['input']!r}: {message}"
 
 
-def _one_line(message: object) -> str:
+def one_line(message: object) -> str:
     return " ".join(str(message).split())[:300]

@@ -5,13 +5,11 @@ The notebook imports this module in its kernel, so the tests put the folder on P
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import nbformat
-import pytest
 from pydantic import Field
 
 from macrodyn_lib import parameters, study
@@ -28,7 +26,9 @@ class TinyParameters(parameters.StudyParameters):
     level: Annotated[float, Field(ge=0, le=10)] = 1
     label: str = "plain"
     # what the notebook does in the middle
-    behaviour: Literal["fine", "raise", "silent", "die", "kill_worker", "sleep"] = "fine"
+    behaviour: Literal[
+        "fine", "raise", "silent", "die", "kill_worker", "kill_once", "exhaust", "fill", "wait"
+    ] = "fine"
     steps: Annotated[int, Field(ge=1)]
 
 
@@ -59,29 +59,56 @@ def act(run: Any) -> None:
 
     from macrodyn_lib.statistics import Estimate
 
-    log_start(run.folder.parent)
+    place = run.folder.parent
+    begun = f"{run.behaviour} {run.level:g}"
+    log_start(place, begun)
     if run.behaviour == "raise":
         raise ValueError(f"level {run.level} is\ntoo high")
     if run.behaviour == "die":
         os.kill(os.getpid(), 9)
-    if run.behaviour == "kill_worker":
+    if run.behaviour == "kill_worker" or (
+        run.behaviour == "kill_once" and starts(place, begun) == 1
+    ):
         os.kill(os.getppid(), 9)
-    if run.behaviour in ("sleep", "kill_worker"):
-        time.sleep(60)
+        wait_for(lambda: False)  # until this kernel notices that its worker is gone
+    if run.behaviour == "exhaust":
+        exhaust_memory()
+    if run.behaviour == "fill":
+        (run.folder / "arrays.npz").write_bytes(bytes(2**20))
+    if run.behaviour == "wait":
+        wait_for((place / "go").exists)
     noise = 0.01 * run.seed
     run.check("mean", Estimate(run.level + noise, 0.02), reference=run.level, kind="exact", z=3)
     run.check("published", 0.5, reference=0.75, kind="published", absolute=0.1)
     run.figure(Figure(figsize=(1, 1)), "mean_and_level")
 
 
-def log_start(folder: Path) -> None:
+def exhaust_memory() -> None:
+    """Ask for more memory than the operating system grants this process."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+    bytearray(2**33)
+
+
+def log_start(folder: Path, text: str) -> None:
     """One line per start, to count how often runs were begun."""
     with (folder / "starts.txt").open("a") as file:
-        file.write("start\n")
+        file.write(f"{text}\n")
 
 
-def starts(folder: Path) -> int:
-    return len((folder / "starts.txt").read_text().splitlines())
+def starts(folder: Path, text: str | None = None) -> int:
+    """How many runs were begun, of all or of one text."""
+    path = folder / "starts.txt"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return len(lines) if text is None else lines.count(text)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def write_notebook(
@@ -90,6 +117,8 @@ def write_notebook(
     name: str = NAME,
     tags: Sequence[str] = ("parameters",),
 ) -> None:
+    import nbformat
+
     folder.mkdir(parents=True, exist_ok=True)
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [nbformat.v4.new_code_cell(source) for source in cells]
@@ -105,6 +134,8 @@ def write_notebook(
 @contextmanager
 def workplace(folder: Path) -> Iterator[Path]:
     """Notebooks and results in a folder of their own, which holds the tiny notebook alone."""
+    import pytest
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(parameters.NOTEBOOKS, NAME, TinyParameters)
         patch.setenv("MACRODYN_NOTEBOOKS", str(folder / "notebooks"))
@@ -122,7 +153,9 @@ def write_sweep(folder: Path, text: str, name: str = "levels") -> Path:
     return path
 
 
-def store_run(folder: Path, commit: str = "a" * 40, **given: Any) -> Path:
+def store_run(
+    folder: Path, commit: str = "a" * 40, hashes: dict[str, str] | None = None, **given: Any
+) -> Path:
     """Put the results of a run in place without running it; returns its folder."""
     values = parameters.resolve(NAME, given)
     values = parameters.resolve(NAME, values.resolved())
@@ -155,6 +188,7 @@ def store_run(folder: Path, commit: str = "a" * 40, **given: Any) -> Path:
             "git_commit": commit,
             "dirty": False,
             "created": "2030-01-02T03:04:05+00:00",
+            **(hashes or {}),
         },
     )
     results.write(target / "results.json")
