@@ -6,6 +6,7 @@ failed stays in ``<run id>.failed``, with its notebook and traceback, until the 
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -27,7 +28,7 @@ from tqdm import tqdm
 from macrodyn_lib import provenance
 from macrodyn_lib.errors import ParameterError
 from macrodyn_lib.parallel import thread_count
-from macrodyn_lib.study import notebooks_root
+from macrodyn_lib.study import notebooks_root, write_atomically
 from macrodyn_lib.sweeps import RunSpec, one_line, run_costs
 
 if TYPE_CHECKING:
@@ -104,8 +105,9 @@ def _execute_missing(
     specs: Sequence[RunSpec], workers: int, scheduler: str | None, outcome: SweepOutcome
 ) -> None:
     attempt = uuid.uuid4().hex[:8]
-    threads = max(1, thread_count() // workers) if scheduler is None else 1
-    environment = _environment(threads, specs[0].study.parent)
+    environment = _environment(specs[0].study.parent)
+    if scheduler is None:
+        environment["MACRODYN_THREADS"] = str(max(1, thread_count() // workers))
     jobs = {name: _job(name, attempt, environment) for name in {spec.notebook for spec in specs}}
     costs = run_costs(specs)
     # the longest first, so that none is left alone at the end
@@ -130,12 +132,11 @@ def _job(notebook: str, attempt: str, environment: Mapping[str, str]) -> Job:
     return Job(stripped, provenance.notebook_hash(content), folder, attempt, environment)
 
 
-def _environment(threads: int, runs: Path) -> dict[str, str]:
+def _environment(runs: Path) -> dict[str, str]:
     """What each kernel sees: runs are parallel among themselves, so each keeps to its share."""
     return {
         **dict.fromkeys(POOLS, "1"),
         "OMP_WAIT_POLICY": "PASSIVE",
-        "MACRODYN_THREADS": str(threads),
         "MACRODYN_RUNS": str(runs),
         "TQDM_DISABLE": "1",
         # the kernel of this interpreter, not one of the same name elsewhere
@@ -347,15 +348,35 @@ def run_notebook(spec: RunSpec, job: Job) -> Ending:
     """Execute one run in this process, unless another one has its lock or has finished it."""
     try:
         with spec.lock().acquire(blocking=False):
-            if spec.results() is not None:
-                return Ending("skipped")
-            folder = _start_folder(spec, job.attempt)
-            start = time.perf_counter()
-            reason = _attempt(spec, job, folder)
-            seconds = time.perf_counter() - start
-            return Ending("failed" if reason else "done", reason or "", seconds)
+            ending = _recorded(spec, job.attempt)
+            if ending is None and spec.results() is not None:
+                ending = Ending("skipped")
+            if ending is None:
+                folder = _start_folder(spec, job.attempt)
+                start = time.perf_counter()
+                reason = _attempt(spec, job, folder)
+                seconds = time.perf_counter() - start
+                ending = Ending("failed" if reason else "done", reason or "", seconds)
+                _record(spec, job.attempt, ending)
+            return ending
     except filelock.Timeout:
         return Ending("elsewhere")
+
+
+def _record(spec: RunSpec, attempt: str, ending: Ending) -> None:
+    """Beside the lock, for Dask executes again what ended in a worker that died soon after."""
+    with contextlib.suppress(OSError):  # on a full disk it would be executed again
+        content = json.dumps([attempt, dataclasses.asdict(ending)])
+        write_atomically(spec.ending_file, content)
+
+
+def _recorded(spec: RunSpec, attempt: str) -> Ending | None:
+    """How the run ended in this sweep already."""
+    try:
+        recorded, ending = json.loads(spec.ending_file.read_text())
+        return Ending(**ending) if recorded == attempt else None
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _attempt(spec: RunSpec, job: Job, folder: Path) -> str | None:
@@ -365,9 +386,9 @@ def _attempt(spec: RunSpec, job: Job, folder: Path) -> str | None:
     """
     import papermill
 
-    # the owner of a cluster may have set how many threads a worker has
-    threads = os.environ.get("MACRODYN_THREADS", job.environment["MACRODYN_THREADS"])
-    os.environ.update({**job.environment, "MACRODYN_THREADS": threads})
+    os.environ.update(job.environment)
+    # on a cluster whoever starts the workers may give each of them more
+    threads = os.environ.setdefault("MACRODYN_THREADS", "1")
     logging.getLogger("papermill").setLevel(logging.ERROR)  # the parameters are checked already
     private = {"output_dir": str(folder), "_notebook_hash": job.notebook_hash}
     # A kernel without processes of its own need not tidy up for a second: its files are written.
@@ -459,6 +480,7 @@ def _write_failure(spec: RunSpec, folder: Path, text: str) -> None:
 
 def _explain(error: Exception) -> tuple[str, str]:
     """One line, and the whole traceback ending in that line."""
+    from distributed import KilledWorker
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
@@ -469,4 +491,6 @@ def _explain(error: Exception) -> tuple[str, str]:
         reason = one_line(f"{type(error).__name__}: {error}")
     if isinstance(error, DeadKernelError):
         reason += " (killed from outside; mostly the system does so when memory runs out)"
+    if isinstance(error, KilledWorker):
+        reason = "KilledWorker: its worker was killed each time it was tried"
     return reason, f"{text.rstrip()}\n\n{reason}\n"

@@ -19,10 +19,11 @@ from macrodyn_lib.errors import ParameterError
 from macrodyn_lib.parameters import NOTEBOOKS, StudyParameters, resolve, run_id
 from macrodyn_lib.provenance import ROOT
 from macrodyn_lib.randomness import stream
-from macrodyn_lib.statistics import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from macrodyn_lib.statistics import Estimate
 
 ReferenceKind = Literal["exact", "simulation", "published"]
 
@@ -133,9 +134,9 @@ class Run:
     def check(
         self,
         name: str,
-        estimate: Estimate | float,
+        estimate: "Estimate | float",
         *,
-        reference: Estimate | float | None = None,
+        reference: "Estimate | float | None" = None,
         kind: ReferenceKind | None = None,
         z: float = 0.0,
         relative: float | None = None,
@@ -152,6 +153,8 @@ class Run:
         A reference that is an estimate adds its own standard error in squares.
         Without one: value <= ``below`` or value > ``above``, each with the same allowance for z.
         """
+        from macrodyn_lib.statistics import Estimate  # half a second; sweeps do without
+
         if not isinstance(estimate, Estimate):
             estimate = Estimate(float(estimate))
         value, error = estimate.value, estimate.standard_error
@@ -195,12 +198,14 @@ class Run:
     def report(
         self,
         name: str,
-        estimate: Estimate,
+        estimate: "Estimate",
         *,
-        reference: Estimate | float | None = None,
+        reference: "Estimate | float | None" = None,
         kind: ReferenceKind | None = None,
     ) -> None:
         """Record a metric that is a finding and not a goal: it is not judged, and says so."""
+        from macrodyn_lib.statistics import Estimate
+
         self.metrics[name] = Metric(
             value=estimate.value,
             standard_error=estimate.standard_error,

@@ -14,11 +14,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import filelock
 import nbformat
-import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from tqdm import tqdm
@@ -27,6 +26,9 @@ from macrodyn_lib import provenance
 from macrodyn_lib.errors import ParameterError
 from macrodyn_lib.parameters import NOTEBOOKS, Preset, resolve, run_id
 from macrodyn_lib.study import ROOT, Results, notebooks_root, runs_root
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,11 @@ class RunSpec:
             return (self.failed_folder / "traceback.txt").read_text().splitlines()[-1]
         except (OSError, IndexError):
             return "unknown"
+
+    @property
+    def ending_file(self) -> Path:
+        """How the run ended in the last sweep that had it to do."""
+        return self._lock_file.with_name(f"{self._lock_file.name}.json")
 
     @property
     def _lock_file(self) -> Path:
@@ -324,8 +331,10 @@ def _matching_results(spec: RunSpec, folder: Path) -> Results | None:
     return results if matches else None
 
 
-def status_table(specs: Sequence[RunSpec], varying: Sequence[str]) -> pd.DataFrame:
+def status_table(specs: Sequence[RunSpec], varying: Sequence[str]) -> "pd.DataFrame":
     """One row per run: id, the parameters that vary, state; of what is done seconds and code."""
+    import pandas as pd  # not in the workers
+
     current = {name: current_version(name) for name in {spec.notebook for spec in specs}}
     return pd.DataFrame([_status_row(spec, varying, current[spec.notebook]) for spec in specs])
 

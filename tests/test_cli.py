@@ -1,16 +1,13 @@
 """The macrodyn command: what it prints, what it writes, and its exit codes."""
 
-import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer.testing
-from tiny_study import NAME, starts, store_run, workplace, write_sweep
+from tiny_study import NAME, store_run, workplace, write_sweep
 
 from macrodyn_lib.cli import app
 from macrodyn_lib.study import runs_root
@@ -21,7 +18,6 @@ fixed: {{preset: smoke}}
 grid: {{level: [1, 2]}}
 report: [mean]
 """
-COMMAND = "import tiny_study; tiny_study.register(); from macrodyn_lib.cli import app; app()"
 
 
 @pytest.fixture
@@ -47,12 +43,25 @@ def test_dry_run_lists_runs_and_starts_none(place: Path) -> None:
     done = store_run(place / "runs/levels", preset="smoke", level=2)
     result = macrodyn("sweep", "levels", "--dry-run")
     assert result.exit_code == 0
-    header, missing, finished = (line.split() for line in result.output.splitlines())
-    assert header == ["run", "level", "state", "seconds"]
+    *table, total, cost = result.output.splitlines()
+    header, missing, finished = (line.split() for line in table)
+    assert header == ["run", "level", "state", "seconds", "code"]
     assert missing[1:] == ["1.0", "missing"]
-    assert finished == [done.name, "2.0", "done", "1.5"]
+    assert finished == [done.name, "2.0", "done", "1.5", "aaaaaaa"]
+    assert total.startswith("to do: 1 of 2 runs, about 00:05 on ")
+    assert cost.split() == f"1 × 00:05 (from 1 finished run of {NAME} at preset smoke)".split()
     assert [path.name for path in (place / "runs/levels").iterdir()] == [done.name]
-    assert macrodyn("status", str(place / "runs/levels.yaml")).output == result.output
+    assert macrodyn("status", str(place / "runs/levels.yaml")).output.splitlines() == table
+
+
+def test_study_has_a_dry_run_too(place: Path) -> None:
+    store_run(place / "runs" / NAME, preset="paper")
+    result = macrodyn("study", "--preset", "paper", "--dry-run")
+    assert (result.exit_code, result.output.splitlines()[-1]) == (
+        0,
+        "to do: nothing, all 1 runs are finished",
+    )
+    assert not (place / "runs/report.md").exists()
 
 
 @pytest.mark.parametrize(
@@ -97,33 +106,3 @@ def test_sweep_with_a_failing_run_does_the_rest_and_ends_with_code_1(place: Path
     assert "1 of 2 runs are finished" in report
     assert "ValueError: level 1.0 is too high" in report
     assert "ValueError: level 1.0 is too high" in macrodyn("status", "levels").stderr
-
-
-@pytest.mark.slow
-@pytest.mark.notebook
-def test_interrupt_keeps_finished_runs_and_removes_the_others(place: Path) -> None:
-    write_sweep(place, LEVELS.replace("level: [1, 2]", "behaviour: [fine, sleep]"))
-    command = [sys.executable, "-c", COMMAND, "sweep", "levels", "--workers", "1"]
-    # a group of its own, all of which gets the signal, as from a terminal
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, process_group=0, cwd=place,
-        # a shell starts background jobs with the signal ignored, and children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    folder = place / "runs/levels"
-    wait_for(lambda: (folder / "starts.txt").exists() and starts(folder) == 2)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "interrupted: finished runs stay" in errors
-    assert "Traceback" not in errors
-    left = sorted(path.name for path in folder.iterdir())
-    assert len(left) == 2  # the finished run and starts.txt
-    assert (folder / left[0] / "results.json").is_file()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -174,9 +174,9 @@ def test_finish_writes_valid_results_and_prints_verdicts(run, capsys):
     results = Results.read(run.folder / "results.json")
     assert results.notebook == CHAIN and results.parameters == run.parameters.resolved()
     assert set(results.timings_s) == {"step", "total"}
-    assert {"seed", "git_commit", "dirty", "python", "packages", "cpus", "created"} == set(
-        results.provenance
-    )
+    contract = {"seed", "git_commit", "dirty", "python", "packages", "cpus", "created"}
+    ours = {"source_hash", "notebook_hash", "data", "machine", "threads"}
+    assert set(results.provenance) == contract | ours
     assert "output_dir" not in results.parameters
     assert [path.name for path in run.folder.iterdir()] == ["results.json"]
 

@@ -1,20 +1,21 @@
-"""Sweeps: what is written in YAML is what runs, once, and nothing half-done is left behind."""
+"""Sweeps: which runs a YAML file asks for, what became of each, and what the rest will cost."""
 
-import json
-import logging
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import dask
-import nbformat
 import pytest
-from distributed import LocalCluster
-from tiny_study import NAME, starts, store_run, workplace, write_notebook, write_sweep
+from tiny_study import NAME, store_run, workplace, write_notebook, write_sweep
 
+from macrodyn_lib import provenance
 from macrodyn_lib.errors import ParameterError
-from macrodyn_lib.study import Results
-from macrodyn_lib.sweeps import RunSpec, SweepDefinition, SweepOutcome, execute, study_runs
+from macrodyn_lib.study import ROOT
+from macrodyn_lib.sweeps import (
+    RunSpec,
+    SweepDefinition,
+    describe_cost,
+    status_table,
+    study_runs,
+)
 
 GRID = f"""
 notebook: {NAME}
@@ -34,10 +35,6 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 def plan(place: Path, text: str) -> list[RunSpec]:
     return SweepDefinition.read(write_sweep(place, text)).expand()
-
-
-def hidden(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
 def test_expand_combines_grid_with_zip_and_seeds(place: Path) -> None:
@@ -83,6 +80,12 @@ def test_run_ids_do_not_depend_on_order_or_on_how_values_are_given(place: Path) 
         ("fixed: {preset: huge}", ["preset", "huge", "'smoke', 'quick' or 'paper'"]),
         ("replicas: 0", ["replicas", "0", "greater than or equal to 1"]),
         ("seed: -1", ["seed", "-1", "greater than or equal to 0"]),
+        ("seeds: [1, -1]", ["seeds.1", "-1", "greater than or equal to 0"]),
+        ("seeds: []", ["seeds", "[]", "at least 1"]),
+        ("seeds: [1, 1]", ["seed = 1", "twice"]),
+        ("seeds: [1]\nreplicas: 2", ["seeds = [1]", "without seed and replicas"]),
+        ("preset: huge", ["preset", "huge", "'smoke', 'quick' or 'paper'"]),
+        ("preset: smoke\nfixed: {preset: quick}", ["preset", "one of fixed, grid, zip"]),
         ("- a list", ["must be YAML"]),
     ],
 )
@@ -147,167 +150,67 @@ def test_study_runs_are_the_notebooks_with_parameters_at_one_preset(place: Path)
         study_runs("tiny")
 
 
-# One sweep with every kind of outcome, executed once for the tests below.
-OUTCOMES = f"""
-notebook: {NAME}
-fixed: {{preset: smoke, level: 2}}
-grid: {{behaviour: [fine, raise, silent, die]}}
-"""
+def test_preset_and_seeds_may_have_keys_of_their_own(place: Path) -> None:
+    short = plan(place, f"notebook: {NAME}\npreset: smoke\nseeds: [5, 6]")
+    long = plan(place, f"notebook: {NAME}\nfixed: {{preset: smoke}}\nseed: 5\nreplicas: 2")
+    assert short == long
+    assert [spec.parameters["seed"] for spec in short] == [5, 6]
 
 
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, SweepOutcome]]:
-    with workplace(tmp_path_factory.mktemp("executed")) as place:
-        specs = plan(place, OUTCOMES)
-        # a run that was finished before, and one whose results are not valid any more
-        extra = plan(place, f"notebook: {NAME}\ngrid: {{level: [3, 4]}}\nfixed: {{preset: smoke}}")
-        (extra[1].folder / "figures").mkdir(parents=True)
-        (extra[1].folder / "results.json").write_text('{"schema_version": 1, "noteb')
-        store_run(place / "runs/levels", preset="smoke", level=3)
-        yield place, execute([*specs, *extra, specs[0]], workers=2)
+LEVELS = f"notebook: {NAME}\npreset: smoke\ngrid: {{level: [1, 2, 3, 4]}}"
 
 
-def by_behaviour(outcome: SweepOutcome) -> dict[str, tuple[RunSpec, str]]:
-    return {spec.parameters["behaviour"]: (spec, reason) for spec, reason in outcome.failed}
+def test_status_tells_done_running_failed_and_missing_and_by_which_code(place: Path) -> None:
+    specs = plan(place, LEVELS)
+    store_run(specs[0].study, preset="smoke", level=1)
+    specs[1].failed_folder.mkdir()
+    with specs[2].lock():
+        table = status_table(specs, ["level"])
+    assert list(table["state"]) == ["done", "failed", "running", "missing"]
+    assert list(table["seconds"]) == ["1.5", "", "", ""]
+    assert list(table["code"]) == ["aaaaaaa", "", "", ""]
+    assert [spec.state() for spec in specs] == ["done", "failed", "missing", "missing"]
 
 
-@pytest.mark.notebook
-def test_finished_run_has_results_parameters_figures_and_notebook(
-    executed: tuple[Path, SweepOutcome],
-) -> None:
-    _, outcome = executed
-    (spec,) = [s for s in outcome.done if s.parameters["level"] == 2]
-    results = Results.read(spec.folder / "results.json")
-    assert results.parameters == spec.parameters
-    assert results.metrics["mean"].value == 2
-    stored = json.loads((spec.folder / "parameters.json").read_text())
-    assert stored == {"notebook": NAME, "parameters": spec.parameters}
-    assert (spec.folder / "figures/mean_and_level.png").is_file()
-    assert nbformat.read(spec.folder / "executed.ipynb", 4).cells
+def test_status_knows_results_of_the_code_as_it_is_now(place: Path) -> None:
+    specs = plan(place, LEVELS)
+    notebook = place / "notebooks" / f"{NAME}.ipynb"
+    hashes = {
+        "source_hash": provenance.source_hash(),
+        "notebook_hash": provenance.notebook_hash(notebook.read_text()),
+    }
+    store_run(specs[0].study, preset="smoke", level=1, hashes=hashes)
+    assert status_table(specs, [])["code"][0] == "as now"
+    write_notebook(place / "notebooks", ["preset = seed = output_dir = None", "1 + 1"])
+    assert status_table(specs, [])["code"][0] == "aaaaaaa"
 
 
-@pytest.mark.notebook
-def test_finished_run_is_not_repeated(executed: tuple[Path, SweepOutcome]) -> None:
-    place, outcome = executed
-    assert [s.parameters["level"] for s in outcome.skipped] == [3]
-    # each of the five others was begun once, also the one asked for twice
-    assert starts(place / "runs/levels") == 5
-    again = execute(outcome.done, workers=2)
-    assert (len(again.skipped), again.done, again.failed) == (2, [], [])
-    assert starts(place / "runs/levels") == 5
-
-
-@pytest.mark.notebook
-def test_run_with_unreadable_results_is_executed_again(
-    executed: tuple[Path, SweepOutcome],
-) -> None:
-    _, outcome = executed
-    (spec,) = [s for s in outcome.done if s.parameters["level"] == 4]
-    assert Results.read(spec.folder / "results.json").metrics["mean"].value == 4
-
-
-@pytest.mark.notebook
-def test_failed_run_keeps_its_traceback_and_the_others_go_on(
-    executed: tuple[Path, SweepOutcome],
-) -> None:
-    _, outcome = executed
-    spec, reason = by_behaviour(outcome)["raise"]
-    assert reason == "ValueError: level 2.0 is too high"
-    text = (spec.failed_folder / "traceback.txt").read_text()
-    assert "tiny_study.act(run)" in text
-    assert "\x1b" not in text
-    assert text.endswith(f"\n{reason}\n")
-    assert json.loads((spec.failed_folder / "parameters.json").read_text())["notebook"] == NAME
-    outputs = [
-        output
-        for cell in nbformat.read(spec.failed_folder / "executed.ipynb", 4).cells
-        for output in cell.get("outputs", [])
+def test_cost_comes_from_finished_runs_of_notebook_and_preset(place: Path) -> None:
+    specs = plan(place, LEVELS)
+    assert describe_cost(specs, 2) == [
+        "to do: 4 of 4 runs, about 02:00 on 2 workers",
+        "       4 × 01:00 (at most, the bound of preset smoke: no finished run)",
     ]
-    assert "ValueError" in [output.get("ename") for output in outputs]
-    assert (spec.state(), spec.failure()) == ("failed", reason)
-    assert not spec.folder.exists()
+    store_run(place / "runs" / NAME, preset="smoke")  # 1.5 s, and 4 s for the kernel
+    store_run(place / "runs" / NAME, preset="quick")  # says nothing about preset smoke
+    store_run(specs[0].study, preset="smoke", level=1, seed=3)
+    assert describe_cost(specs, 2) == [
+        "to do: 4 of 4 runs, about 00:11 on 2 workers",
+        f"       4 × 00:05 (from 2 finished runs of {NAME} at preset smoke)",
+    ]
+    for level in (1, 2, 3):
+        store_run(specs[0].study, preset="smoke", level=level)
+    # one run is left, and a second worker does not make it shorter
+    assert describe_cost(specs, 2)[0] == "to do: 1 of 4 runs, about 00:05 on 2 workers"
+    store_run(specs[0].study, preset="smoke", level=4)
+    assert describe_cost(specs, 2) == ["to do: nothing, all 4 runs are finished"]
 
 
-@pytest.mark.notebook
-def test_killed_kernel_is_a_failure_though_papermill_calls_it_completed(
-    executed: tuple[Path, SweepOutcome],
-) -> None:
-    spec, reason = by_behaviour(executed[1])["die"]
-    assert reason.startswith("DeadKernelError")
-    assert not spec.folder.exists()
-
-
-@pytest.mark.notebook
-def test_notebook_without_results_is_a_failure(executed: tuple[Path, SweepOutcome]) -> None:
-    spec, reason = by_behaviour(executed[1])["silent"]
-    assert "without a valid results.json" in reason
-    assert not spec.folder.exists()
-
-
-@pytest.mark.notebook
-def test_no_unfinished_folder_is_left(executed: tuple[Path, SweepOutcome]) -> None:
-    assert hidden(executed[0] / "runs/levels") == []
-
-
-@pytest.mark.notebook
-def test_status_has_one_row_per_run(executed: tuple[Path, SweepOutcome]) -> None:
-    place, _ = executed
-    table = SweepDefinition.read(
-        write_sweep(place, OUTCOMES.replace("[fine, raise,", "[fine, sleep, raise,"))
-    ).status()
-    assert list(table.columns) == ["run", "behaviour", "state", "seconds"]
-    states = dict(zip(table["behaviour"], table["state"], strict=True))
-    failed = dict.fromkeys(("raise", "silent", "die"), "failed")
-    assert states == {"fine": "done", "sleep": "missing"} | failed
-    seconds = dict(zip(table["behaviour"], table["seconds"], strict=True))
-    assert float(seconds["fine"]) >= 0
-    assert seconds["raise"] == seconds["sleep"] == ""
-
-
-@pytest.mark.slow
-@pytest.mark.notebook
-def test_dead_worker_is_tried_again_and_then_recorded(
-    place: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    specs = plan(
-        place,
-        f"notebook: {NAME}\nfixed: {{preset: smoke}}\ngrid: {{behaviour: [kill_worker]}}",
-    )
-    specs[0].folder.mkdir(parents=True)  # somebody's unfinished folder, to be replaced
-    (specs[0].failed_folder).mkdir()  # a former failure, to be replaced as well
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        caplog.at_level(logging.WARNING, logger="macrodyn_lib.sweeps"),
-    ):
-        outcome = execute(specs, workers=1)
-    assert starts(place / "runs/levels") == 2
-    ((spec, reason),) = outcome.failed
-    assert reason.startswith("KilledWorker")
-    assert (spec.failed_folder / "executed.ipynb").is_file()
-    assert spec.failure() == reason
-    assert hidden(place / "runs/levels") == []
-    assert "it will be replaced" in caplog.text
-
-
-@pytest.mark.notebook
-def test_success_on_another_cluster_removes_the_former_failure(
-    executed: tuple[Path, SweepOutcome],
-) -> None:
-    place, outcome = executed
-    (spec,) = [s for s in outcome.done if s.parameters["level"] == 2]
-    shutil.rmtree(spec.folder)
-    spec.failed_folder.mkdir()
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
-        again = execute([spec], workers=1, scheduler=cluster.scheduler_address)
-    assert (again.done, again.failed) == ([spec], [])
-    assert not spec.failed_folder.exists()
-    assert hidden(place / "runs/levels") == []
-
-
-@pytest.mark.parametrize("address", ["nonsense://there", "tcp://127.0.0.1:1"])
-def test_scheduler_that_does_not_answer_is_refused(place: Path, address: str) -> None:
-    specs = plan(place, f"notebook: {NAME}")
-    impatient = dask.config.set({"distributed.comm.timeouts.connect": "0.5s"})
-    with impatient, pytest.raises(ParameterError, match=f"scheduler = '{address}'"):
-        execute(specs, workers=1, scheduler=address)
-    assert not specs[0].study.exists()
+def test_committed_runs_of_preset_paper_are_finished() -> None:
+    """So that `make paper` goes on from them in a fresh clone."""
+    specs = {spec.notebook: spec for spec in study_runs("paper")}
+    stored = {
+        path.parent.parent.name for path in (ROOT / "papermill_runs").glob("0*/*/results.json")
+    }
+    assert len(stored) >= 5
+    assert [name for name in stored if specs[name].state() != "done"] == []

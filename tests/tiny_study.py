@@ -69,7 +69,7 @@ def act(run: Any) -> None:
     if run.behaviour == "kill_worker" or (
         run.behaviour == "kill_once" and starts(place, begun) == 1
     ):
-        os.kill(os.getppid(), 9)
+        os.kill(int(os.environ["JPY_PARENT_PID"]), 9)
         wait_for(lambda: False)  # until this kernel notices that its worker is gone
     if run.behaviour == "exhaust":
         exhaust_memory()

@@ -1,0 +1,164 @@
+"""Sweeps as a user starts them, in processes of their own, with what may happen to these."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from tiny_study import NAME, starts, wait_for, workplace, write_sweep
+
+from macrodyn_lib.sweeps import RunSpec, SweepDefinition
+
+pytestmark = [
+    pytest.mark.notebook,
+    pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX"),
+]
+COMMAND = "import tiny_study; tiny_study.register(); from macrodyn_lib.cli import app; app()"
+DASK = [sys.executable, "-m", "dask"]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    with workplace(tmp_path):
+        yield tmp_path
+
+
+def plan(place: Path, text: str) -> list[RunSpec]:
+    given = f"notebook: {NAME}\npreset: smoke\n{text}"
+    return SweepDefinition.read(write_sweep(place, given)).expand()
+
+
+def start(place: Path, *options: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """``macrodyn sweep levels`` in a group of its own, as a terminal makes one."""
+    return subprocess.Popen(
+        [*before, sys.executable, "-c", COMMAND, "sweep", "levels", *options],
+        cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
+        # a shell starts background jobs with the signal ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, errors = process.communicate(timeout=300)
+    return process.returncode, out, errors
+
+
+def run(place: Path, *options: str, before: Sequence[str] = ()) -> tuple[int, str, str]:
+    return finish(start(place, *options, before=before))
+
+
+@pytest.mark.parametrize(
+    ("number", "whole_group", "code"),
+    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)],
+    ids=["SIGINT", "SIGTERM"],
+)
+def test_signal_keeps_finished_runs_and_removes_the_others(
+    place: Path, number: int, whole_group: bool, code: int
+) -> None:
+    specs = plan(place, "grid: {behaviour: [fine, wait]}")
+    process = start(place, "--workers", "1")
+    wait_for(lambda: starts(specs[0].study) == 2)
+    (os.killpg if whole_group else os.kill)(process.pid, number)
+    returned, _, errors = finish(process)
+    assert returned == code, errors
+    assert "interrupted: finished runs stay" in errors
+    assert "Traceback" not in errors
+    assert [spec.state() for spec in specs] == ["done", "missing"]
+    left = {path.name for path in specs[0].study.iterdir()}
+    assert left == {specs[0].run_id, "starts.txt"}
+
+
+def test_sweep_goes_on_after_it_was_killed_with_all_its_processes(place: Path) -> None:
+    specs = plan(place, "grid: {behaviour: [fine, wait]}")
+    process = start(place, "--workers", "1")
+    wait_for(lambda: starts(specs[0].study) == 2)
+    os.killpg(process.pid, signal.SIGKILL)
+    finish(process)
+    assert len(specs[1].unfinished()) == 1  # nobody was left to remove it
+    assert specs[0].state() == "done"
+    (specs[0].study / "go").touch()
+    code, out, errors = run(place, "--workers", "1")
+    assert (code, out.splitlines()[0]) == (0, "runs: 1 done, 0 failed, 1 finished already"), errors
+    assert starts(specs[0].study, "fine 1") == 1
+    assert specs[1].unfinished() == []
+
+
+def test_two_sweeps_at_once_share_the_runs(place: Path) -> None:
+    specs = plan(place, "fixed: {behaviour: wait}\ngrid: {level: [1, 2, 3, 4]}")
+    both = [start(place, "--workers", "1") for _ in range(2)]
+    # one run each; what the other one works on is left to it
+    wait_for(lambda: starts(specs[0].study) == 2)
+    (specs[0].study / "go").touch()
+    ended = [finish(process) for process in both]
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert starts(specs[0].study) == 4
+    done = [int(out.split()[1]) for _, out, _ in ended]
+    already = [int(out.split()[5]) for _, out, _ in ended]
+    assert sum(done) == 4 and min(done) >= 1
+    assert [d + a for d, a in zip(done, already, strict=True)] == [4, 4]
+    assert [spec.state() for spec in specs] == ["done"] * 4
+
+
+def small_disk(folder: Path) -> list[str]:
+    """Start a command with ``folder`` on a file system of 512 KiB, where that is allowed."""
+    mount = f"mount -t tmpfs -o size=512k tmpfs '{folder}'"
+    # what is on the full disk is seen inside alone, so it is copied out at the end
+    script = f'{mount} && cp -a "{folder}.start/." "{folder}" && "$@"; code=$?; '
+    script += f'cp -a "{folder}" "{folder}.end"; exit $code'
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    allowed = shutil.which("unshare") and subprocess.run(
+        [*namespace, "sh", "-c", mount], capture_output=True
+    ).returncode == 0  # fmt: skip
+    return [*namespace, "sh", "-c", script, "sh"] if allowed else []
+
+
+def test_full_disk_fails_what_does_not_fit_and_keeps_the_rest(place: Path) -> None:
+    runs = place / "runs"
+    specs = plan(place, "grid: {behaviour: [fine, fill, raise]}")
+    mounted = small_disk(runs)
+    if mounted:
+        shutil.copytree(runs, f"{runs}.start")
+        code, out, errors = run(place, "--workers", "1", before=mounted)
+        shutil.rmtree(runs)
+        shutil.copytree(f"{runs}.end", runs)
+        reason = "No space left on device"
+    else:  # no file may be larger than 512 KiB
+        limit = ["sh", "-c", 'ulimit -f 1024; "$@"', "sh"]
+        code, out, errors = run(place, "--workers", "1", before=limit)
+        reason = "File too large"
+    assert code == 1, errors
+    assert "runs: 1 done, 2 failed, 0 finished already" in out
+    assert reason in errors
+    assert [spec.state() for spec in specs] == ["done", "failed", "failed"]
+    assert reason in specs[1].failure()
+    assert starts(specs[0].study) == 3
+
+
+def test_scheduler_and_workers_may_be_processes_of_their_own(place: Path) -> None:
+    """Also when one worker is killed, and nobody starts it again."""
+    specs = plan(place, "zip: {level: [1, 2, 3], behaviour: [kill_once, fine, fine]}")
+    address_file = place / "scheduler.json"
+    options = ["--no-dashboard", "--interface", "lo"]
+    parts = [["scheduler", "--port", "0", "--scheduler-file", str(address_file), *options]]
+    parts += [
+        ["worker", "--scheduler-file", str(address_file), "--nthreads", "1", "--no-nanny", *options]
+    ] * 2
+    processes = []
+    try:
+        for part in parts:
+            process = subprocess.Popen([*DASK, *part], cwd=place, stderr=subprocess.DEVNULL)
+            processes.append(process)
+        wait_for(address_file.exists)
+        address = json.loads(address_file.read_text())["address"]
+        code, out, errors = run(place, "--scheduler", address)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert code == 0, errors
+    assert [spec.state() for spec in specs] == ["done"] * 3
