@@ -155,7 +155,7 @@ def test_scheduler_and_workers_may_be_processes_of_their_own(place: Path) -> Non
             processes.append(process)
         wait_for(address_file.exists)
         address = json.loads(address_file.read_text())["address"]
-        code, out, errors = run(place, "--scheduler", address)
+        code, _, errors = run(place, "--scheduler", address)
     finally:
         for process in processes:
             process.kill()

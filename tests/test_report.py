@@ -137,6 +137,55 @@ def test_report_notes_results_of_different_commits(runs: Path) -> None:
     assert "aaaaaaa (runs: 1)" in report()[0]
 
 
+def hashes(letter: str) -> dict[str, str]:
+    return {"source_hash": letter * 12, "notebook_hash": "0" * 12}
+
+
+def test_study_names_the_code_that_made_its_results(runs: Path) -> None:
+    store_run(runs / NAME, preset="smoke", hashes=hashes("1"))
+    expected = "*Commit aaaaaaa (library 1111111, notebook 0000000), 2030-01-02, seed 0, 1.5 s.*"
+    assert expected in report()[0]
+
+
+MIXED = f"""
+notebook: {NAME}
+preset: smoke
+seeds: [0, 1, 2]
+report: [mean]
+"""
+
+
+def test_sweep_of_one_version_from_several_commits_is_one_table(runs: Path) -> None:
+    write_sweep(runs.parent, MIXED)
+    for seed, commit in ((0, "a"), (1, "b"), (2, "b")):
+        store_run(
+            runs / "levels", preset="smoke", seed=seed, commit=commit * 40, hashes=hashes("1")
+        )
+    markdown, _ = report()
+    assert row(markdown, "3") == ["3", "1.010 ± 0.012 (0.006)", "1.000", "3 of 6"]
+    assert "different code" not in markdown
+
+
+def test_sweep_of_several_versions_is_not_put_in_one_table_unasked(
+    runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_sweep(runs.parent, MIXED)
+    for seed, letter in enumerate("121"):
+        store_run(runs / "levels", preset="smoke", seed=seed, hashes=hashes(letter))
+    markdown, _ = report()
+    assert row(markdown, "2") == ["2", "1.010 ± 0.014 (0.010)", "1.000", "2 of 4"]
+    assert row(markdown, "1") == ["1", "1.010 ± 0.020", "1.000", "1 of 2"]
+    counts = (
+        "library 1111111, notebook 0000000 (runs: 2); library 2222222, notebook 0000000 (runs: 1)"
+    )
+    warning = f"sweep levels: made by different code, a table for each: {counts}"
+    assert f"- {warning}" in markdown
+    assert warning in caplog.text
+    mixed = write_report(mix_versions=True).read_text()
+    assert row(mixed, "3") == ["3", "1.010 ± 0.012 (0.006)", "1.000", "3 of 6"]
+    assert "made by different code, one table, as asked for: library" in mixed
+
+
 def test_report_lists_what_it_cannot_read_and_ignores_unfinished_runs(
     runs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
