@@ -146,6 +146,7 @@ def _environment(runs: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _connect(workers: int, scheduler: str | None) -> Iterator["Client"]:
+    import dask
     from distributed import Client, LocalCluster
 
     if scheduler is not None:
@@ -159,7 +160,10 @@ def _connect(workers: int, scheduler: str | None) -> Iterator["Client"]:
         with client:
             yield client
         return
+    # by default a worker that dies twice within 15 s may never be started again
+    patient = {"distributed.deploy.lost-worker-timeout": "1000 days"}
     with (
+        dask.config.set(patient),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -197,6 +201,7 @@ def _drive(
             spec = pending.pop(future)
             attempt = jobs[spec.notebook].attempt
             ending = _ending(future, spec, attempt, submissions[spec.folder])
+            future.release()  # else Dask would execute it again when its worker dies
             if ending is None:
                 pending[submit(spec)] = spec
                 submissions[spec.folder] += 1
@@ -364,7 +369,7 @@ def run_notebook(spec: RunSpec, job: Job) -> Ending:
 
 
 def _record(spec: RunSpec, attempt: str, ending: Ending) -> None:
-    """Beside the lock, for Dask executes again what ended in a worker that died soon after."""
+    """Beside the lock: Dask executes again what ended in a worker that dies soon after."""
     with contextlib.suppress(OSError):  # on a full disk it would be executed again
         content = json.dumps([attempt, dataclasses.asdict(ending)])
         write_atomically(spec.ending_file, content)

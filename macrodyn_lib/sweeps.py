@@ -336,7 +336,8 @@ def status_table(specs: Sequence[RunSpec], varying: Sequence[str]) -> "pd.DataFr
     import pandas as pd  # not in the workers
 
     current = {name: current_version(name) for name in {spec.notebook for spec in specs}}
-    return pd.DataFrame([_status_row(spec, varying, current[spec.notebook]) for spec in specs])
+    rows = [_status_row(spec, varying, current[spec.notebook]) for spec in specs]
+    return pd.DataFrame(rows).drop(columns=["notebook"] if len(current) == 1 else [])
 
 
 def current_version(notebook: str) -> str:
@@ -409,7 +410,8 @@ def _refuse_duplicates(specs: Sequence[RunSpec], varying: Sequence[str]) -> None
 
 def _status_row(spec: RunSpec, varying: Sequence[str], current: str) -> dict[str, Any]:
     results = spec.results()
-    row = {"run": spec.run_id} | {name: spec.parameters[name] for name in varying}
+    row = {"run": spec.run_id, "notebook": spec.notebook}
+    row |= {name: spec.parameters[name] for name in varying}
     if results is None:
         return row | {"state": spec.state(), "seconds": "", "code": ""}
     same = provenance.version_of(results.provenance) == current
