@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REFRESH = 1.0  # seconds between looks at what goes on elsewhere
+WORKERLESS = 300  # looks without any local worker after which none is expected to come back
 ATTEMPTS = 4  # deaths of the worker that a run may cause before it counts as failed
 AGAIN = 10  # submissions of a run whose worker dies before the run begins
 # every pool that numpy, torch or numba may start in a kernel
@@ -192,6 +193,7 @@ def _drive(
     pending = {submit(spec): spec for spec in specs}
     submissions = Counter(spec.folder for spec in specs)
     elsewhere: list[RunSpec] = []
+    workerless = 0
     while pending or elsewhere:
         try:
             ended = wait(list(pending), REFRESH, "FIRST_COMPLETED").done if pending else set()
@@ -217,6 +219,11 @@ def _drive(
             if not pending:
                 time.sleep(REFRESH)
         progress.show()
+        # workers of a cluster may be long in coming, ours start again within seconds
+        alone = client.cluster is not None and not ended and not client.nthreads()
+        workerless = workerless + 1 if alone else 0
+        if workerless > WORKERLESS:
+            raise OSError("no worker process can be started any more; the same command goes on")
 
 
 def _ending(future: "Future", spec: RunSpec, attempt: str, submissions: int) -> Ending | None:
