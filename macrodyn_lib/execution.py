@@ -83,12 +83,13 @@ def execute(specs: Sequence[RunSpec], workers: int, scheduler: str | None = None
     """Run what is not finished, in worker processes, with a progress bar.
 
     A failed run is recorded and the others go on; so is a run whose worker died ``ATTEMPTS`` times.
-    A run that another sweep works on is waited for, and done here if that
-    one does not finish it. On an interrupt finished runs stay and unfinished folders go.
+    A run that another sweep works on is waited for, and done here if that one does not finish it.
+    On an interrupt finished runs stay and unfinished folders go.
 
     Args:    workers: number of local processes.  scheduler: address of a Dask cluster to use in
              their place; it must see the same files.
-    Raises:  ParameterError: no scheduler answers.  KeyboardInterrupt.
+    Raises:  ParameterError: no scheduler answers.  OSError: the scheduler or all workers are gone.
+             KeyboardInterrupt.
     """
     outcome = SweepOutcome()
     to_do: list[RunSpec] = []
@@ -114,7 +115,12 @@ def _execute_missing(
     # the longest first, so that none is left alone at the end
     specs = sorted(specs, key=lambda spec: -costs[spec.kind].seconds)
     try:
-        with _connect(workers, scheduler) as client, Progress(specs, outcome, client) as progress:
+        with (
+            _connect(workers, scheduler) as client,
+            Progress(
+                specs, outcome, client, {kind: cost.seconds for kind, cost in costs.items()}
+            ) as progress,
+        ):
             _drive(specs, jobs, client, outcome, progress)
     finally:
         for study in {spec.study for spec in specs}:
@@ -185,7 +191,7 @@ def _drive(
     progress: "Progress",
 ) -> None:
     """Submit all runs, note how they end, and come back to those that another sweep works on."""
-    from distributed import wait
+    from distributed import CancelledError, wait
 
     def submit(spec: RunSpec) -> "Future":
         return client.submit(run_notebook, spec, jobs[spec.notebook], pure=False)
@@ -199,6 +205,8 @@ def _drive(
             ended = wait(list(pending), REFRESH, "FIRST_COMPLETED").done if pending else set()
         except TimeoutError:
             ended = set()
+        except CancelledError:
+            raise OSError("the scheduler is gone; the same command does the rest") from None
         for future in ended:
             spec = pending.pop(future)
             attempt = jobs[spec.notebook].attempt
@@ -265,11 +273,16 @@ def _note(spec: RunSpec, ending: Ending, outcome: SweepOutcome) -> None:
 class Progress:
     """A bar with what runs and the time left, and a line for each run that ended."""
 
-    def __init__(self, specs: Sequence[RunSpec], outcome: SweepOutcome, client: "Client"):
-        self.outcome, self.client = outcome, client
+    def __init__(
+        self,
+        specs: Sequence[RunSpec],
+        outcome: SweepOutcome,
+        client: "Client",
+        costs: Mapping[tuple[str, str], float],
+    ):
+        self.outcome, self.client, self.costs = outcome, client, costs
         self.left = list(specs)
         self.labels = _labels(specs)
-        self.costs = {kind: cost.seconds for kind, cost in run_costs(specs).items()}
         self.measured: dict[tuple[str, str], list[float]] = defaultdict(list)
         self.since: dict[RunKey, float] = {}
         self.terminal = sys.stderr.isatty()

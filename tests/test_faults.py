@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -139,26 +140,41 @@ def test_full_disk_fails_what_does_not_fit_and_keeps_the_rest(place: Path) -> No
     assert starts(specs[0].study) == 3
 
 
-def test_scheduler_and_workers_may_be_processes_of_their_own(place: Path) -> None:
-    """Also when one worker is killed, and nobody starts it again."""
-    specs = plan(place, "zip: {level: [1, 2, 3], behaviour: [kill_once, fine, fine]}")
-    address_file = place / "scheduler.json"
-    options = ["--no-dashboard", "--interface", "lo"]
-    parts = [["scheduler", "--port", "0", "--scheduler-file", str(address_file), *options]]
-    parts += [
-        ["worker", "--scheduler-file", str(address_file), "--nthreads", "1", "--no-nanny", *options]
-    ] * 2
-    processes = []
+@contextmanager
+def cluster(place: Path, workers: int) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address of a scheduler in a process of its own, with workers in theirs; and the process.
+
+    Nobody starts a worker again that dies.
+    """
+    file = place / "scheduler.json"
+    options = ["--scheduler-file", str(file), "--interface", "lo", "--no-dashboard"]
+    worker = ["worker", "--nthreads", "1", "--no-nanny"]
+    parts = [["scheduler", "--port", "0"], *[worker] * workers]
+    processes = [
+        subprocess.Popen([*DASK, *part, *options], cwd=place, stderr=subprocess.DEVNULL, text=True)
+        for part in parts
+    ]
     try:
-        for part in parts:
-            process = subprocess.Popen([*DASK, *part], cwd=place, stderr=subprocess.DEVNULL)
-            processes.append(process)
-        wait_for(address_file.exists)
-        address = json.loads(address_file.read_text())["address"]
-        code, _, errors = run(place, "--scheduler", address)
+        wait_for(file.exists)
+        yield json.loads(file.read_text())["address"], processes[0]
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    assert code == 0, errors
-    assert [spec.state() for spec in specs] == ["done"] * 3
+
+
+def test_sweep_uses_a_scheduler_and_workers_of_their_own(place: Path) -> None:
+    """Also when one of the workers is killed; and it says so when the scheduler is."""
+    specs = plan(place, "zip: {level: [1, 2, 3], behaviour: [kill_once, fine, wait]}")
+    with cluster(place, workers=2) as (address, scheduler):
+        process = start(place, "--scheduler", address)
+        wait_for(lambda: [spec.state() for spec in specs] == ["done", "done", "running"])
+        scheduler.kill()
+        code, _, errors = finish(process)
+    assert (code, errors.splitlines()[-1]) == (
+        1,
+        "error: the scheduler is gone; the same command does the rest",
+    )
+    assert starts(specs[0].study, "kill_once 1") == 2
+    assert starts(specs[0].study, "fine 2") == 1
+    assert specs[2].unfinished() == []
