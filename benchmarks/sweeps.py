@@ -1,14 +1,18 @@
 """A sweep of 100 tiny runs, against what two processors could do at best with the same runs.
 
 A tiny run is a notebook with half a second of work that needs no torch. What one run takes by
-itself is measured in this process, papermill loaded, half before and half after the sweep.
+itself is measured in this process, papermill loaded, half before and half after the sweep. So are
+bare loops, one per processor: they meet the same competition for the processors as the sweep, and
+the ratio to them is what is left to compare on a busy machine.
 """
 
+import multiprocessing
 import os
 import resource
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,24 +58,40 @@ def plan(study: Path, seeds: Sequence[int]) -> list[RunSpec]:
     return [plan_run(NAME, {"preset": "smoke", "seed": seed}, study) for seed in seeds]
 
 
-def seconds_alone(study: Path, seeds: Sequence[int]) -> list[float]:
+def job(study: Path) -> execution.Job:
+    return execution._job(NAME, "0123abcd", execution._environment(study.parent))
+
+
+def seconds_alone(study: Path) -> list[float]:
     """Of each run by itself, kernel and imports included."""
-    environment = execution._environment(study.parent)
-    job = execution._job(NAME, "0123abcd", environment)
-    return [execution.run_notebook(spec, job).seconds for spec in plan(study, seeds)]
+    return [
+        execution.run_notebook(spec, job(study)).seconds for spec in plan(study, range(ALONE // 2))
+    ]
+
+
+def seconds_in_loops(study: Path, workers: int) -> float:
+    """Of as many bare loops side by side, without Dask, after a first run each."""
+    count = workers * ALONE // 2
+    first, rest = plan(study, range(workers)), plan(study, range(workers, workers + count))
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(execution.run_notebook, first, [job(study)] * workers))
+        start = time.perf_counter()
+        list(pool.map(execution.run_notebook, rest, [job(study)] * count))
+        return time.perf_counter() - start
 
 
 def measure() -> list[Comparison]:
     """Runs a second against the ideal, and what a run costs besides its work."""
     workers = joblib.cpu_count()
     with workplace() as runs:
-        seconds_alone(runs / "warm", [0])
-        alone = seconds_alone(runs / "before", range(ALONE // 2))
+        loops = seconds_in_loops(runs / "loops_before", workers)  # warms the caches, too
+        alone = seconds_alone(runs / "before")
         specs = plan(runs / "sweep", range(RUNS))
         start, spent = time.perf_counter(), _processor_seconds()
         outcome = execution.execute(specs, workers)
         wall, spent = time.perf_counter() - start, _processor_seconds() - spent
-        alone += seconds_alone(runs / "after", range(ALONE // 2))
+        alone += seconds_alone(runs / "after")
+        loops += seconds_in_loops(runs / "loops_after", workers)
         assert len(outcome.done) == RUNS, outcome.failed
         results = [spec.results() for spec in specs]
         worked = sum(found.timings_s["total"] for found in results if found is not None)
@@ -83,6 +103,12 @@ def measure() -> list[Comparison]:
             unit="runs/s",
             ours=np.array([RUNS / wall]),
             plain=np.array([ideal]),
+        ),
+        Comparison(
+            name=f"  the same; plain: {workers} loops without Dask",
+            unit="runs/s",
+            ours=np.array([RUNS / wall]),
+            plain=np.array([2 * (workers * ALONE // 2) / loops]),
         ),
         Comparison(
             name="  seconds a run besides its work; plain: goal",

@@ -121,6 +121,18 @@ def test_readme_names_only_files_that_exist() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_cluster_examples_name_a_sweep_and_settings_that_exist() -> None:
+    cluster, job = yaml.safe_load_all(read("docs/clusters/kubernetes.yaml"))
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    program, command, sweep, option, address = container["command"]
+    assert (program, command, option) == (".venv/bin/macrodyn", "sweep", "--scheduler")
+    assert (ROOT / "papermill_runs" / f"{sweep}.yaml").is_file()
+    assert address == f"tcp://{cluster['metadata']['name']}-scheduler:8786"
+    slurm = yaml.safe_load(read("docs/clusters/slurm.yaml"))["jobqueue"]["slurm"]
+    assert (slurm["cores"], slurm["processes"]) == (1, 1)  # one run at a time in a worker
+    assert "export MACRODYN_THREADS=1" in slurm["job-script-prologue"]
+
+
 def test_ci_script_runs_make_test() -> None:
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
