@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dask
+import distributed  # noqa: F401  (its settings must be there before a test changes one)
 import nbformat
 import pytest
 from tiny_study import (
