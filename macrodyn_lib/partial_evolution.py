@@ -4,6 +4,7 @@ Source: paper Sec. II.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -39,27 +40,48 @@ def latent_states(
     observables = system.observables(states)
     if closure is None:
         return observables
-    patches = patching.split(states)
+    patches = patching.split(states, system.lattice_shape)
     values = closure(patches.reshape(-1, *patches.shape[2:]))
     return np.column_stack([observables, values.reshape(*patches.shape[:2], -1).mean(axis=1)])
 
 
+class DifferentiableClosure(Protocol):
+    """A closure that knows its derivatives, as rate increments need."""
+
+    def __call__(self, patches: np.ndarray) -> np.ndarray: ...
+
+    def derivatives(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient (B, *patch, d_hat) and Laplacian (d_hat,) with respect to the patch's state."""
+
+
 def rate_increments(
-    system: MicroscopicSystem, snapshots: Snapshots, *, description: str | None = None
+    system: MicroscopicSystem,
+    snapshots: Snapshots,
+    *,
+    patching: Patching | None = None,
+    closure: DifferentiableClosure | None = None,
+    description: str | None = None,
 ) -> IncrementMoments:
     """The limit dt -> 0 of partial evolution of every patch, computed from the rates.
 
     Means are b(x) = sum_i r_i [phi*(x^i) - phi*(x)], scatters S(x) = sum_i r_i [..][..]': no noise
     of sampling, no boundary error, no noise scale (n_patches = 1). What is lost is memory: a lag.
 
-    Raises: ValueError: the system does not know its rates.
+    With a closure (and its patching), for systems of continuous fields dx = f dt + s dW, by Ito:
+    b = grad phi . f + (s^2 / 2) Lap phi,  S = s^2 grad phi grad phi'.
+
+    Raises: ValueError: the system does not know its rates (or, with a closure, those of its fields).
     """
 
     def run(
         rows: slice, _generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         states = snapshots.states[rows]
-        return system.observables(states), *system.rate_moments(states)
+        if closure is None:
+            return system.observables(states), *system.rate_moments(states)
+        assert patching is not None
+        latents = latent_states(system, states, patching, closure)
+        return latents, *_closure_rates(system, states, patching, closure)
 
     unused = np.random.default_rng(0)
     parts = map_chunks(run, len(snapshots), unused, chunk=ROWS, description=description)
@@ -77,6 +99,32 @@ def rate_increments(
     )
 
 
+def _closure_rates(
+    system: MicroscopicSystem,
+    states: np.ndarray,
+    patching: Patching,
+    closure: DifferentiableClosure,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Drift (B, d) and covariance rate (B, d, d) of the observables and closures of each state."""
+    drifts, variance = system.field_rates(states)
+    drift, covariance = system.rate_moments(states)
+    patches = patching.split(states, system.lattice_shape)
+    gradient, laplacian = closure.derivatives(patches.reshape(-1, *patches.shape[2:]))
+    parts = gradient.reshape(*patches.shape, -1) / patches.shape[1]  # the mean over K patches
+    full = patching.assemble(parts, system.lattice_shape)  # (B, *state, d_hat)
+    flat = full.reshape(len(states), -1, full.shape[-1])
+    closure_drift = np.einsum("bic,bi->bc", flat, drifts.reshape(len(states), -1))
+    own = variance * np.einsum("bic,bid->bcd", flat, flat)
+    # the gradient of an observable that is a mean over n sites is 1/n on its field
+    n_sites = np.prod(system.lattice_shape)
+    columns = [system.observables(full[..., c]) for c in range(full.shape[-1])]
+    mixed = variance / n_sites * np.stack(columns, axis=2)  # (B, d*, d_hat)
+    upper = np.concatenate([covariance, mixed], axis=2)
+    lower = np.concatenate([mixed.transpose(0, 2, 1), own], axis=2)
+    drift = np.column_stack([drift, closure_drift + variance / 2 * laplacian])
+    return drift, np.concatenate([upper, lower], axis=1)
+
+
 def averaged_increments(
     system: MicroscopicSystem,
     snapshots: Snapshots,
@@ -84,6 +132,7 @@ def averaged_increments(
     *,
     duration: float,
     continuations: int,
+    closure: Closure | None = None,
     rng: np.random.Generator,
     description: str | None = None,
 ) -> IncrementMoments:
@@ -93,6 +142,7 @@ def averaged_increments(
     likelihood sees of the pairs no more than these moments (the scatter is that within a patch).
 
     Args:   continuations: of each patch, an even number (they are made as twins).
+            closure: as in ``evolve_patches``.
     Raises: ValueError: an odd number, or as ``evolve_patches``.
     """
     check_integer("continuations", continuations, at_least=2)
@@ -107,7 +157,7 @@ def averaged_increments(
         for _ in range(continuations // 2):
             pairs = evolve_patches(
                 system, snapshots.select(rows), patching, duration=duration, twins=True,
-                patches_per_snapshot=n_patches, rng=rng,
+                patches_per_snapshot=n_patches, closure=closure, rng=rng,
             )  # fmt: skip
             assert pairs.twin_increments is not None  # twins=True
             first, second = (
@@ -169,9 +219,9 @@ def evolve_patches(
         raise ValueError("boundary = 'buffer': events of the rim would count; give duration")
     if duration is not None:
         check_number("duration", duration, above=0)
-    if snapshots.lattice_shape != system.lattice_shape:
+    if snapshots.states.shape[1:] != system.state_shape:
         raise ValueError(
-            f"snapshots have lattice {snapshots.lattice_shape}: must be {system.lattice_shape}"
+            f"snapshots have lattice {snapshots.states.shape[1:]}: must be {system.state_shape}"
         )
     patches = patching.patches(system.lattice_shape, periodic=system.periodic)
     check_integer("patches_per_snapshot", patches_per_snapshot)
