@@ -2,7 +2,7 @@
 
 The latent state is z = (phi*(x), phi_hat(x)): given observables and, if wanted, closures, means
 over the patches of a function of one patch. Three are offered: ``fit_block_closure`` and, for two
-fields, ``fit_two_field_closure`` here, both learned in closed form, and the paper's ``autoencoder``.
+fields, ``fit_two_field_closure`` here, both in closed form, and the paper's ``autoencoder``.
 """
 
 import dataclasses
@@ -88,8 +88,8 @@ class TwoFieldClosure:
 
     The closures are, in this order, Im <zeta^2>, Re <zeta^2>, <|zeta|^2>, means over the sites of a
     patch, and the same for means over blocks of ``edge`` sites. Where one spatial pattern f with
-    amplitudes (A, B) dominates, <zeta^2> = (A + iB)^2 <f^2>: the first two know the amplitudes up to
-    a common sign, and the third adds little; (A^2, B^2) alone would leave the sign of A B open.
+    amplitudes (A, B) dominates, <zeta^2> = (A + iB)^2 <f^2>: the first two know the amplitudes up
+    to a common sign, and the third adds little; (A^2, B^2) alone would leave the sign of A B open.
 
     centre, scale: (2,).  edge: sites in a block.  dimension: how many closures.
     """
@@ -109,7 +109,7 @@ class TwoFieldClosure:
         return moments[:, : self.dimension]
 
     def derivatives(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Gradient (B, side, 2, d_hat) and Laplacian (d_hat,) with respect to the patch's fields."""
+        """Gradient (B, side, 2, d_hat) and Laplacian (d_hat,) in the fields of the patch."""
         fine = (patches - self.centre) / self.scale
         blocks = fine.reshape(len(fine), -1, self.edge, 2).mean(axis=2)
         gradients, laplacians = [], []

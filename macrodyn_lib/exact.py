@@ -567,8 +567,8 @@ class PredatorPreyExact:
         du = [u (1 - u - v) + c Lap u] dt + s dW,    dv = [a v (u - b) + D Lap v] dt + s dW'
 
     What is known of it: the path without noise, and the stationary fluctuations about the fixed
-    point (b, 1 - b) to first order in s. Each cosine mode j (orthonormal, q_j^2 = 2 - 2 cos(pi j/n))
-    is then an Ornstein-Uhlenbeck process of two variables with the slope
+    point (b, 1 - b) to first order in s. Each cosine mode j (orthonormal, with
+    q_j^2 = 2 - 2 cos(pi j / n)) is then an Ornstein-Uhlenbeck process of two variables with the slope
 
         J_j = [[-b - c q_j^2, -b], [a (1 - b), -D q_j^2]]
 

@@ -137,9 +137,7 @@ class Patching:
             shape.append(count)
         return dataclasses.replace(patch, start=tuple(starts), shape=tuple(shape))
 
-    def split(
-        self, states: np.ndarray, lattice_shape: tuple[int, ...] | None = None
-    ) -> np.ndarray:
+    def split(self, states: np.ndarray, lattice_shape: tuple[int, ...] | None = None) -> np.ndarray:
         """(B, *lattice) -> (B, K, *patch), the partition.
 
         lattice_shape: None: all axes but the first; where sites have several fields, in a last

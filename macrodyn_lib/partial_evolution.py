@@ -67,8 +67,10 @@ def rate_increments(
     Means are b(x) = sum_i r_i [phi*(x^i) - phi*(x)], scatters S(x) = sum_i r_i [..][..]': no noise
     of sampling, no boundary error, no noise scale (n_patches = 1). What is lost is memory: a lag.
 
-    With a closure (and its patching), for systems of continuous fields dx = f dt + s dW, by Ito:
-    b = grad phi . f + (s^2 / 2) Lap phi,  S = s^2 grad phi grad phi'.
+    With a closure (and its patching), for systems of continuous fields x += h f + s sqrt(h) xi:
+    b = [phi(x + h f) - phi(x)] / h + (s^2 / 2) Lap phi,  S = s^2 grad phi grad phi' at x + h f,
+    which for quadratic phi is the exact mean (and to order s^4 h the covariance) of one step h.
+    Without that h the closures of rollouts with step h would lack a drift of h f' phi'' f / 2.
 
     Raises: ValueError: the system does not know its rates (or, with a closure, those of its fields).
     """
@@ -106,14 +108,18 @@ def _closure_rates(
     closure: DifferentiableClosure,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Drift (B, d) and covariance rate (B, d, d) of the observables and closures of each state."""
-    drifts, variance = system.field_rates(states)
+    drifts, variance, step = system.field_rates(states)
     drift, covariance = system.rate_moments(states)
-    patches = patching.split(states, system.lattice_shape)
-    gradient, laplacian = closure.derivatives(patches.reshape(-1, *patches.shape[2:]))
-    parts = gradient.reshape(*patches.shape, -1) / patches.shape[1]  # the mean over K patches
+    before, after = (
+        patching.split(x, system.lattice_shape) for x in (states, states + step * drifts)
+    )
+    shape = before.shape
+    before, after = before.reshape(-1, *shape[2:]), after.reshape(-1, *shape[2:])
+    change = (closure(after) - closure(before)).reshape(*shape[:2], -1).mean(axis=1)
+    gradient, laplacian = closure.derivatives(after)
+    parts = gradient.reshape(*shape, -1) / shape[1]  # the mean over K patches
     full = patching.assemble(parts, system.lattice_shape)  # (B, *state, d_hat)
     flat = full.reshape(len(states), -1, full.shape[-1])
-    closure_drift = np.einsum("bic,bi->bc", flat, drifts.reshape(len(states), -1))
     own = variance * np.einsum("bic,bid->bcd", flat, flat)
     # the gradient of an observable that is a mean over n sites is 1/n on its field
     n_sites = np.prod(system.lattice_shape)
@@ -121,7 +127,7 @@ def _closure_rates(
     mixed = variance / n_sites * np.stack(columns, axis=2)  # (B, d*, d_hat)
     upper = np.concatenate([covariance, mixed], axis=2)
     lower = np.concatenate([mixed.transpose(0, 2, 1), own], axis=2)
-    drift = np.column_stack([drift, closure_drift + variance / 2 * laplacian])
+    drift = np.column_stack([drift, change / step + variance / 2 * laplacian])
     return drift, np.concatenate([upper, lower], axis=1)
 
 

@@ -217,7 +217,7 @@ def mmd_permutation_test(
 ) -> float:
     """p-value of equal laws: how often a random division of the pooled points is as far apart.
 
-    Exact for any sample size: the observed division counts as one, p = (1 + #) / (1 + permutations).
+    Exact for any sample size: the observed division counts too, p = (1 + #) / (1 + permutations).
     """
     within_x, within_y, across = _kernels(x, y, bandwidths)
     pooled = np.block([[within_x, across], [across.T, within_y]])

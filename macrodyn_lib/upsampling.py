@@ -6,6 +6,7 @@ Source: paper Sec. II and Algorithm 1, D(i) = LocalRelax(Upsample(D(i-1))).
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -86,16 +87,18 @@ def relaxed_initial_states(
     relax: Sequence[LocalRelax | None],
     rng: np.random.Generator,
     description: str | None = None,
+    **initial: Any,
 ) -> Snapshots:
     """Initial states of the large system itself, each relaxed in tiles by one rung of the ladder.
 
     Making an initial state needs no simulation, and relaxing it only simulations of patches. They
     cover what upsampled snapshots cannot: states without correlations. Each is its own group.
+    ``initial`` goes to ``system.initial_states``.
     Source: published code (random configurations appended to D), here with relaxation.
     """
 
     def run(rows: slice, generator: np.random.Generator) -> np.ndarray:
-        states = system.initial_states(rows.stop - rows.start, generator)
+        states = system.initial_states(rows.stop - rows.start, generator, **initial)
         rung = relax[rows.start // ROWS % len(relax)]
         return states if rung is None else rung(system, states, generator)
 
@@ -112,7 +115,7 @@ def upsample(
     rng: np.random.Generator,
     description: str | None = None,
 ) -> Snapshots:
-    """Enlarge snapshots by factors of 2 (then 3, 5) up to the lattice of ``to``, relaxing each time.
+    """Enlarge snapshots by factors of 2, then 3, 5, up to the lattice of ``to``; relax each time.
 
     Every level draws ``count`` snapshots with replacement from the level below; a snapshot keeps
     the group of the small trajectory it descends from. ``relax`` None: naive upsampling; several:

@@ -99,8 +99,8 @@ class MicroscopicSystem(abc.ABC):
             f"increments = 'rates': {type(self).__name__} has no rate_moments; use 'sampled'"
         )
 
-    def field_rates(self, states: np.ndarray) -> tuple[np.ndarray, float]:
-        """dx = f(x) dt + s dW in every component: f (B, *state), and s^2.
+    def field_rates(self, states: np.ndarray) -> tuple[np.ndarray, float, float]:
+        """x += h f(x) + s sqrt(h) xi in every component: f (B, *state), s^2, and the time step h.
 
         For systems of continuous fields whose observables are linear in the state; it makes rate
         increments of closures possible.
@@ -108,7 +108,7 @@ class MicroscopicSystem(abc.ABC):
         Raises: ValueError: not such a system.
         """
         raise ValueError(
-            f"increments = 'rates': {type(self).__name__} has no field_rates, so that closures need "
+            f"increments = 'rates': {type(self).__name__} has no field_rates, as closures need; use "
             "'sampled'"
         )
 

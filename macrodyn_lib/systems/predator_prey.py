@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import ClassVar, Self, final
 
 import numpy as np
@@ -36,9 +37,10 @@ class PredatorPrey(MicroscopicSystem):
 
     with independent noise in each cell and field (N(0, dt), no factor of the cell's length).
     n_cells n; a > 0, growth of predators; 0 < b < 1, prey at which they just live, so that the
-    fixed point (b, 1 - b) exists; c >= 0, diffusion of prey; predator_diffusion D >= 0; noise s > 0.
-    time_step: of the Euler-Maruyama scheme, rounded down to divide a duration; None: 0.01, the
-    paper's, or less where the rates demand it.
+    fixed point (b, 1 - b) exists; c >= 0, diffusion of prey; predator_diffusion D >= 0;
+    noise s > 0.
+    time_step: of the Euler-Maruyama scheme, at most; None: 0.01, the paper's, or less where the
+    rates demand it.
 
     States are (B, n, 2), u then v. Below zero the equations make no sense (v grows without bound
     downwards where u > b, and u everywhere), yet the noise may lead there; a density that falls
@@ -119,9 +121,10 @@ class PredatorPrey(MicroscopicSystem):
         means: tuple[float, float] = MEANS,
         amplitudes: tuple[float, float] = AMPLITUDES,
     ) -> np.ndarray:
-        """Cosine waves (count, n, 2), each with m and k uniform in the given ranges."""
-        drawn = rng.uniform(*means, size=count), rng.uniform(*amplitudes, size=count)
-        return self.wave(*drawn)
+        """Cosine waves (count, n, 2), m and k uniform in the given ranges, k at most such that no
+        density is negative."""
+        m, k = rng.uniform(*means, size=count), rng.uniform(*amplitudes, size=count)
+        return self.wave(m, np.minimum(k, np.minimum(m, 1 - m)))
 
     def simulate(
         self,
@@ -133,7 +136,8 @@ class PredatorPrey(MicroscopicSystem):
     ) -> Trajectories:
         """Euler-Maruyama from time 0; each interval between ``times`` is cut into equal steps.
 
-        Raises: DivergedError: a density became infinite (noise or rates too large for the step).
+        Raises: DivergedError: a density became infinite (noise or rates too large for the step); it
+                carries the index of the time and the states at the one before.
         """
         self._check(states)
         times = check_times(times)
@@ -145,7 +149,10 @@ class PredatorPrey(MicroscopicSystem):
             means = np.empty((len(x), len(times), 2))
             kept = np.empty((len(x), len(times), self.n_cells, 2)) if keep_states else None
             for index, duration in enumerate(np.diff(times, prepend=0.0)):
+                before = x.copy()
                 self._advance(x, self._whole, duration, generator)
+                if not np.isfinite(x).all():
+                    raise DivergedError("predator-prey simulation", index, before)
                 means[:, index] = self.observables(x)
                 if kept is not None:
                     kept[:, index] = x
@@ -170,21 +177,36 @@ class PredatorPrey(MicroscopicSystem):
         self._advance(result, patch, duration, rng)
         return result
 
+    def relax_patches(
+        self,
+        states: np.ndarray,
+        patches: Sequence[Patch],
+        duration: float,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """The same dynamics, one patch after the other, in one copy of the states."""
+        self._check(states)
+        result = np.array(states, dtype=np.float64)
+        for patch in patches:
+            self._advance(result, patch, duration, rng)
+        return result
+
     def observables(self, states: np.ndarray) -> np.ndarray:
         return states.mean(axis=1)
 
-    def field_rates(self, states: np.ndarray) -> tuple[np.ndarray, float]:
+    def field_rates(self, states: np.ndarray) -> tuple[np.ndarray, float, float]:
         self._check(states)
+        assert self.time_step is not None  # set in __post_init__
         u, v = states[..., 0], states[..., 1]
         padded = np.concatenate([states[:, :1], states, states[:, -1:]], axis=1)
         laplacian = padded[:, :-2] - 2 * states + padded[:, 2:]
         reaction = np.stack([u * (1 - u - v), self.a * v * (u - self.b)], axis=2)
         diffusion = np.array([self.c, self.predator_diffusion]) * laplacian
-        return reaction + diffusion, self.noise**2
+        return reaction + diffusion, self.noise**2, self.time_step
 
     def rate_moments(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Drift and covariance rate of (mean u, mean v): the latter is s^2 / n in every state."""
-        drifts, variance = self.field_rates(states)
+        drifts, variance, _ = self.field_rates(states)
         covariance = variance / self.n_cells * np.eye(2)
         return drifts.mean(axis=1), np.tile(covariance, (len(states), 1, 1))
 
@@ -217,7 +239,6 @@ class PredatorPrey(MicroscopicSystem):
         n_steps = math.ceil(duration / self.time_step - 1e-9)
         if n_steps == 0:
             return
-        before = x.copy()
         kernels.euler_maruyama_inplace(
             x,
             patch.start[0],
@@ -232,5 +253,3 @@ class PredatorPrey(MicroscopicSystem):
             self.noise,
             rng,
         )
-        if not np.isfinite(x).all():
-            raise DivergedError("predator-prey simulation", n_steps, before)
