@@ -2,6 +2,7 @@
 
 SDE training: 5e4 pairs, d = 4, two MLPs of 64x3, epochs of the same data. Curie-Weiss: n = 64^2.
 Ising: L = 64, T = 2.5, h = 0.1, and h = 0 in the rows that compare replicas.
+Predator-prey: n = 200, K = 5, dt = 0.01, two closures.
 
 Both sides of a ratio are timed in turn, several times, in this process, on one core; the table
 gives the median of each and the range of the ratio, so that a busy machine shows as a wide range.
@@ -14,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from benchmarks import curie_weiss, ising, training
+from benchmarks import curie_weiss, ising, predator_prey, training
 from benchmarks.timing import Comparison, compare
 
 BENCHMARKS: dict[str, list[Callable[[], Comparison]]] = {
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, list[Callable[[], Comparison]]] = {
         ),
     ],
     "ising": ising.BENCHMARKS,
+    "predator_prey": predator_prey.BENCHMARKS,
 }
 
 

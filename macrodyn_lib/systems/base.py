@@ -108,8 +108,8 @@ class MicroscopicSystem(abc.ABC):
         Raises: ValueError: not such a system.
         """
         raise ValueError(
-            f"increments = 'rates': {type(self).__name__} has no field_rates, as closures need; use "
-            "'sampled'"
+            f"increments = 'rates': {type(self).__name__} has no field_rates, as closures need; "
+            "use 'sampled'"
         )
 
     def upsampled(self, states: np.ndarray, factor: int) -> np.ndarray:
