@@ -187,7 +187,7 @@ def _stochastic_force_inference(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Drift (N, d) and covariance (N, d, d) that the package infers from the pairs, at latents.
 
-    Its trajectories need three points: z, z + Delta, z + Delta + Delta', with the twin as the second
+    Its trajectories need three points: z, z + Delta, z + Delta + Delta', the twin being the second
     increment. (Increments are a hundredth of the spread of z.) Latents are normalised, since the
     package computes in single precision; its D is half of our Sigma.
     """
