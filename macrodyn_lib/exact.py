@@ -568,7 +568,7 @@ class PredatorPreyExact:
 
     What is known of it: the path without noise, and the stationary fluctuations about the fixed
     point (b, 1 - b) to first order in s. Each cosine mode j (orthonormal, with
-    q_j^2 = 2 - 2 cos(pi j / n)) is then an Ornstein-Uhlenbeck process of two variables with the slope
+    q_j^2 = 2 - 2 cos(pi j / n)) is then an Ornstein-Uhlenbeck process in two variables, of slope
 
         J_j = [[-b - c q_j^2, -b], [a (1 - b), -D q_j^2]]
 

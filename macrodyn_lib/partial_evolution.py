@@ -72,7 +72,7 @@ def rate_increments(
     which for quadratic phi is the exact mean (and to order s^4 h the covariance) of one step h.
     Without that h the closures of rollouts with step h would lack a drift of h f' phi'' f / 2.
 
-    Raises: ValueError: the system does not know its rates (or, with a closure, those of its fields).
+    Raises: ValueError: the system does not know its rates (with a closure: those of its fields).
     """
 
     def run(

@@ -129,14 +129,15 @@ for duration in (0.0, 1.0, 3.0):
     for field, name in enumerate(system.observable_names):
         value = statistics.mean_estimate(pool.states[..., field].var(axis=1)).value / truth[field]
         print(
-            f"relaxed for {duration:g}: variance of a cell of {name} is {value:.2f} of the exact one"
+            f"relaxed for {duration:g}: variance of a cell of {name} {value:.2f} of the exact one"
         )
 
 # %% tags=["nbval-ignore-output"]
 for field, name in enumerate(system.observable_names):
     spread = statistics.mean_estimate(pool.states[..., field].var(axis=1))
     run.check(
-        f"upsampling.variance_{name}", spread, reference=truth[field], kind="exact", relative=0.1, z=3
+        f"upsampling.variance_{name}", spread, reference=truth[field], kind="exact",
+        relative=0.1, z=3,
     )  # fmt: skip
 
 # %% [markdown]
@@ -346,7 +347,8 @@ deviations = np.sqrt(np.diag(exact.mean_covariance(system.time_step)))
 for field, name in enumerate(system.observable_names):
     value = long.stationary_std(field)
     run.check(
-        f"stationary.std_{name}", value, reference=deviations[field], kind="exact", relative=0.1, z=3
+        f"stationary.std_{name}", value, reference=deviations[field], kind="exact",
+        relative=0.1, z=3,
     )  # fmt: skip
     truth = long_direct.stationary_mean(field)
     value = long.stationary_mean(field)
@@ -416,7 +418,8 @@ found = {lag: pipeline.discrepancy_estimates(p, coarse_direct, scale)[2] for lag
 for lag, value in found.items():
     run.report(f"variant.{lag if isinstance(lag, str) else f'lag_{lag:g}'}.mmd", value)
 figure = md.plotting.estimates_against(
-    lags, [found[lag] for lag in lags], mean_coarse_floor.value, axis="duration δt of partial evolution",
+    lags, [found[lag] for lag in lags], mean_coarse_floor.value,
+    axis="duration δt of partial evolution",
     quantity="squared MMD, mean", reference_label="two direct sets", log_x=True,
     title="Longer evolution of patches, frozen neighbours",
 )  # fmt: skip
@@ -437,9 +440,8 @@ with run.timed("scaling"):
         system, recipe.but(duration=0.1, members=4), sizes, snapshots=32,
         patches_per_snapshot=2000, relax=0.5, rng=run.stream("scaling"), description="sizes",
     )  # fmt: skip
-means = [
-    np.sqrt(np.diag(dataclasses.replace(exact, n_cells=1).mean_covariance() / n)) for n in sizes
-]
+uniform = np.diag(dataclasses.replace(exact, n_cells=1).mean_covariance())
+means = [np.sqrt(uniform / n) for n in sizes]
 for n, predicted in zip(sizes, means, strict=True):
     for field, name in enumerate(system.observable_names):
         value = scaling[n][f"std_{name}"]
