@@ -1,8 +1,9 @@
 """``make bench``: every benchmark, one table of ratios; or those named: ``-m benchmarks ising``.
 
 SDE training: 5e4 pairs, d = 4, two MLPs of 64x3, epochs of the same data. Curie-Weiss: n = 64^2.
-Ising: L = 64, T = 2.5, h = 0.1, and h = 0 in the rows that compare replicas. Sweeps: all cores, one
-round; there a ratio of 1 is the best that can be, and below 1 meets the goal.
+Ising: L = 64, T = 2.5, h = 0.1, and h = 0 in the rows that compare replicas. Predator-prey: n =
+200, K = 5, dt = 0.01, two closures. Sweeps: all cores, one round; there a ratio of 1 is the best
+that can be, and below 1 meets the goal.
 
 Both sides of a ratio are timed in turn, several times, in this process, on one core; the table
 gives the median of each and the range of the ratio, so that a busy machine shows as a wide range.
@@ -15,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from benchmarks import curie_weiss, ising, sweeps, training
+from benchmarks import curie_weiss, ising, predator_prey, sweeps, training
 from benchmarks.timing import Comparison, compare
 
 BENCHMARKS: dict[str, list[Callable[[], Comparison | list[Comparison]]]] = {
@@ -42,6 +43,7 @@ BENCHMARKS: dict[str, list[Callable[[], Comparison | list[Comparison]]]] = {
         ),
     ],
     "ising": [*ising.BENCHMARKS],
+    "predator_prey": [*predator_prey.BENCHMARKS],
     "sweeps": [sweeps.measure],
 }
 

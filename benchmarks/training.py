@@ -56,13 +56,13 @@ def _fit(pairs: LatentPairs, rows: int) -> int:
 
 
 class _Pairs(Dataset):
-    def __init__(self) -> None:
-        self.latents = torch.tensor(DATA.latents, dtype=torch.float32)
-        self.after = torch.tensor(DATA.latents + DATA.increments, dtype=torch.float32)
-        self.durations = torch.tensor(DATA.durations, dtype=torch.float32)
+    def __init__(self, pairs: LatentPairs) -> None:
+        self.latents = torch.tensor(pairs.latents, dtype=torch.float32)
+        self.after = torch.tensor(pairs.latents + pairs.increments, dtype=torch.float32)
+        self.durations = torch.tensor(pairs.durations, dtype=torch.float32)
 
     def __len__(self) -> int:
-        return PAIRS
+        return len(self.durations)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         return self.latents[index], self.after[index], self.durations[index]
@@ -78,21 +78,21 @@ def _network(outputs: int) -> nn.Sequential:
     return nn.Sequential(*hidden, nn.Linear(64, outputs))
 
 
-def plain() -> int:
-    """The published manner of training."""
+def plain(pairs: LatentPairs = DATA, epochs: int = EPOCHS) -> int:
+    """The published manner of training, on pairs of four latents."""
     drift, diffusion = _network(DIMENSION), _network(DIMENSION**2)
     parameters = [*drift.parameters(), *diffusion.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, amsgrad=True, weight_decay=0)
     identity = 1e-4 * torch.eye(DIMENSION)
-    for _ in range(EPOCHS):
-        for z, after, duration in DataLoader(_Pairs(), batch_size=1024, shuffle=True):
+    for _ in range(epochs):
+        for z, after, duration in DataLoader(_Pairs(pairs), batch_size=1024, shuffle=True):
             sigma = diffusion(z).reshape(-1, DIMENSION, DIMENSION)
             step = duration[:, None, None]
-            covariance = N_PATCHES * sigma @ sigma.transpose(1, 2) * step + identity
+            covariance = pairs.n_patches * sigma @ sigma.transpose(1, 2) * step + identity
             residual = (after - z - drift(z) * duration[:, None])[..., None]
             square = residual.transpose(1, 2) @ torch.inverse(covariance) @ residual
             loss = (square[:, 0, 0] + torch.log(torch.det(covariance))).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-    return EPOCHS * PAIRS
+    return epochs * len(pairs)

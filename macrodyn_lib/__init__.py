@@ -15,6 +15,7 @@ _HOME = {
     "Patching": "lattice",
     "MicroscopicSystem": "systems.base",
     "LinearChain": "systems.linear_chain",
+    "PredatorPrey": "systems.predator_prey",
     "CurieWeiss": "systems.curie_weiss",
     "Ising": "systems.ising",
     "LocalRelax": "upsampling",

@@ -1,8 +1,8 @@
 """Closures learned from snapshots, and from patch pairs to latent pairs.
 
 The latent state is z = (phi*(x), phi_hat(x)): given observables and, if wanted, closures, means
-over the patches of a function of one patch. Two are offered: ``fit_block_closure`` here, linear and
-learned in closed form, and the paper's ``autoencoder``.
+over the patches of a function of one patch. Three are offered: ``fit_block_closure`` and, for two
+fields, ``fit_two_field_closure`` here, both in closed form, and the paper's ``autoencoder``.
 """
 
 import dataclasses
@@ -78,6 +78,78 @@ def fit_block_closure(
     weights = components.T / scale[:, None]
     weights = weights / ((moments - moments.mean(axis=0)) @ weights).std(axis=0)
     return BlockClosure(weights=weights, centre=moments.mean(axis=0), names=names)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TwoFieldClosure:
+    """Second moments of two fields u, v in a patch, taken as one complex field.
+
+        zeta = (u - centre_u) / scale_u + i (v - centre_v) / scale_v
+
+    The closures are, in this order, Im <zeta^2>, Re <zeta^2>, <|zeta|^2>, means over the sites of a
+    patch, and the same for means over blocks of ``edge`` sites. Where one spatial pattern f with
+    amplitudes (A, B) dominates, <zeta^2> = (A + iB)^2 <f^2>: the first two know the amplitudes up
+    to a common sign, and the third adds little; (A^2, B^2) alone would leave the sign of A B open.
+
+    centre, scale: (2,).  edge: sites in a block.  dimension: how many closures.
+    """
+
+    centre: np.ndarray
+    scale: np.ndarray
+    edge: int
+    dimension: int
+
+    def __call__(self, patches: np.ndarray) -> np.ndarray:
+        """(B, side, 2) -> (B, d_hat)."""
+        fine = (patches - self.centre) / self.scale
+        moments = _two_field_moments(fine)
+        if self.dimension > 3:
+            blocks = fine.reshape(len(fine), -1, self.edge, 2).mean(axis=2)
+            moments = np.column_stack([moments, _two_field_moments(blocks)])
+        return moments[:, : self.dimension]
+
+    def derivatives(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient (B, side, 2, d_hat) and Laplacian (d_hat,) in the fields of the patch."""
+        fine = (patches - self.centre) / self.scale
+        blocks = fine.reshape(len(fine), -1, self.edge, 2).mean(axis=2)
+        gradients, laplacians = [], []
+        for fields, length in ((fine, 1), (np.repeat(blocks, self.edge, axis=1), self.edge)):
+            first, second = 2 * np.moveaxis(fields, -1, 0) / patches.shape[1]
+            by_first = np.stack([second, first, first], axis=-1)
+            by_second = np.stack([first, -second, second], axis=-1)
+            gradients.append(np.stack([by_first, by_second], axis=2) / self.scale[:, None])
+            inverse = 2 / np.square(self.scale) / length
+            laplacians.append([0.0, inverse[0] - inverse[1], inverse[0] + inverse[1]])
+        gradient = np.concatenate(gradients, axis=-1)[..., : self.dimension]
+        return gradient, np.concatenate(laplacians)[: self.dimension]
+
+
+def fit_two_field_closure(
+    snapshots: Snapshots, patching: Patching, dimension: int
+) -> TwoFieldClosure:
+    """Centre and scale of the two fields from the snapshots: mean, and spread over a snapshot.
+
+    Blocks are the longest that divide a patch into at least four.
+
+    Args:   snapshots: (N, n, 2).  patching: of a line of n sites.  dimension: d_hat, 1 to 6.
+    Raises: ValueError: dimension out of range for this patch.
+    """
+    side = int(np.max(patching.side))
+    edge = max(length for length in range(1, max(side // 4, 1) + 1) if side % length == 0)
+    most = 6 if edge > 1 else 3
+    if not 1 <= dimension <= most:
+        raise ValueError(f"dimension = {dimension}: must be 1 to {most} for patches of {side}")
+    spread = np.sqrt(snapshots.states.var(axis=1).mean(axis=0))
+    return TwoFieldClosure(
+        centre=snapshots.states.mean(axis=(0, 1)), scale=spread, edge=edge, dimension=dimension
+    )
+
+
+def _two_field_moments(fields: np.ndarray) -> np.ndarray:
+    """(B, sites, 2) -> (B, 3): Im <zeta^2>, Re <zeta^2>, <|zeta|^2>."""
+    first, second = (np.square(fields[..., field]).mean(axis=1) for field in (0, 1))
+    product = (fields[..., 0] * fields[..., 1]).mean(axis=1)
+    return np.column_stack([2 * product, first - second, first + second])
 
 
 def correlations(latents: np.ndarray, known: dict[str, np.ndarray], first: int) -> Any:

@@ -5,6 +5,7 @@ numbers, and nothing here shares code with the simulators it judges.
 
     LinearChainExact   boundary-driven linear chain (paper App. D.2): Gaussian, closed formulas
     CurieWeissExact    Curie-Weiss Glauber dynamics (paper App. D.1): birth-death chain in S
+    PredatorPreyExact  predator-prey SPDE (paper Sec. III.1): without noise, and linearised with it
     IsingExact         Ising Glauber dynamics (paper Sec. III.2) of up to 4 x 4 spins: enumeration
     onsager_energy, onsager_magnetization, kaufman_energy, domain_wall_density
                        Ising equilibrium without field, on the infinite lattice and on a torus
@@ -12,15 +13,15 @@ numbers, and nothing here shares code with the simulators it judges.
 "The paper" is arXiv 2511.12842.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import index
 from typing import final
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
-from scipy.integrate import LSODA
-from scipy.linalg import solve_banded
+from scipy.integrate import LSODA, solve_ivp
+from scipy.linalg import solve_banded, solve_continuous_lyapunov, solve_discrete_lyapunov
 from scipy.optimize import brentq
 from scipy.sparse.linalg import expm_multiply
 from scipy.special import ellipkm1, expit, gammaln, logsumexp
@@ -556,6 +557,104 @@ class CurieWeissExact:
             uband=2,
             **MOMENT_TOLERANCES,
         )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredatorPreyExact:
+    """Predator-prey reaction-diffusion system in n cells with Neumann ends, lattice units.
+
+        du = [u (1 - u - v) + c Lap u] dt + s dW,    dv = [a v (u - b) + D Lap v] dt + s dW'
+
+    What is known of it: the path without noise, and the stationary fluctuations about the fixed
+    point (b, 1 - b) to first order in s. Each cosine mode j (orthonormal, with
+    q_j^2 = 2 - 2 cos(pi j / n)) is then an Ornstein-Uhlenbeck process in two variables, of slope
+
+        J_j = [[-b - c q_j^2, -b], [a (1 - b), -D q_j^2]]
+
+    Args:    n_cells: n >= 1.  a > 0, 0 < b < 1, c, predator_diffusion D >= 0, noise s >= 0.
+    Raises:  ValueError: an argument is out of the range above.
+    Source:  paper Eq. 20, 21; facts.md 5.4.
+    """
+
+    n_cells: int
+    a: float = 3.0
+    b: float = 0.4
+    c: float = 0.0
+    noise: float = 0.02
+    predator_diffusion: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_integer("n_cells", self.n_cells, minimum=1)
+        _require_positive("a", self.a)
+        _require_positive("b", self.b)
+        if self.b >= 1:
+            raise ValueError(f"b = {self.b}: must be < 1, or there is no fixed point")
+        _require_nonnegative("c", self.c)
+        _require_nonnegative("noise", self.noise)
+        _require_nonnegative("predator_diffusion", self.predator_diffusion)
+
+    @property
+    def fixed_point(self) -> Array:
+        """(u, v) of coexistence, stable for all parameters in range."""
+        return np.array([self.b, 1 - self.b])
+
+    def slopes(self) -> Array:
+        """J_j of every mode, (n, 2, 2)."""
+        squares = 2 - 2 * np.cos(np.pi * np.arange(self.n_cells) / self.n_cells)
+        slopes = np.tile([[-self.b, -self.b], [self.a * (1 - self.b), 0.0]], (self.n_cells, 1, 1))
+        slopes[:, 0, 0] -= self.c * squares
+        slopes[:, 1, 1] -= self.predator_diffusion * squares
+        return slopes
+
+    def mode_covariances(self, time_step: float = 0.0) -> Array:
+        """Stationary covariance of (u_j, v_j), (n, 2, 2); with ``time_step`` h that of the scheme.
+
+        J P + P J' + s^2 = 0;  Euler-Maruyama: P = (1 + hJ) P (1 + hJ)' + h s^2.
+        """
+        one, variance = np.eye(2), self.noise**2 * np.eye(2)
+        if time_step == 0:
+            solved = [solve_continuous_lyapunov(slope, -variance) for slope in self.slopes()]
+        else:
+            solved = [
+                solve_discrete_lyapunov(one + time_step * slope, time_step * variance)
+                for slope in self.slopes()
+            ]
+        return np.array(solved)
+
+    def mean_covariance(self, time_step: float = 0.0) -> Array:
+        """Stationary covariance of the means of u and v over the cells, (2, 2): mode 0 over n."""
+        uniform = replace(self, n_cells=1)
+        return uniform.mode_covariances(time_step)[0] / self.n_cells
+
+    def cell_covariance(self, time_step: float = 0.0) -> Array:
+        """Stationary covariance of u and v in one cell, mean over the cells, (2, 2)."""
+        return self.mode_covariances(time_step).mean(axis=0)
+
+    def without_noise(self, state: Array, times: Array) -> Array:
+        """The path for s = 0 from ``state`` (n, 2) at time 0, at ``times`` (T,): (T, n, 2).
+
+        An adaptive Runge-Kutta scheme of order 8, local errors below 1e-10.
+        """
+        _require_times("times", times)
+
+        def rates(_: float, flat: Array) -> Array:
+            u, v = flat.reshape(-1, 2).T
+            prey = u * (1 - u - v) + self.c * _laplacian(u)
+            predators = self.a * v * (u - self.b) + self.predator_diffusion * _laplacian(v)
+            return np.stack([prey, predators], axis=1).ravel()
+
+        span = (0.0, max(float(np.max(times)), 1e-12))
+        path = solve_ivp(
+            rates, span, np.ravel(state), t_eval=times, method="DOP853", rtol=1e-10, atol=1e-12
+        )
+        return path.y.T.reshape(len(times), -1, 2)
+
+
+def _laplacian(values: Array) -> Array:
+    """Sum of the differences to both neighbours; a cell at an end has one (Neumann)."""
+    differences = np.diff(values)
+    return np.append(differences, 0.0) - np.insert(differences, 0, 0.0)
 
 
 @final

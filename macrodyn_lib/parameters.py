@@ -127,6 +127,74 @@ class CurieWeissParameters(StudyParameters):
         return self
 
 
+class PredatorPreyParameters(StudyParameters):
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"snapshots": 2000, "continuations": 4, "members": 3, "rollouts": 25,
+                  "training_steps": 150, "direct_sets": 4, "variants": "few"},
+        "quick": {"snapshots": 12000, "continuations": 16, "members": 3, "rollouts": 25,
+                  "training_steps": 800, "direct_sets": 4, "variants": "few"},
+        "paper": {"snapshots": 32000, "continuations": 32, "members": 4, "rollouts": 50,
+                  "training_steps": 1800, "direct_sets": 6, "variants": "all"},
+    }  # fmt: skip
+    a: Positive = 3
+    b: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.4
+    c: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+    noise: Positive = 0.02
+    n_small: Annotated[int, Field(ge=4)] = 100
+    n_large: Annotated[int, Field(ge=4)] = 200
+    n_patches: Count = 5
+    closure_dimension: Annotated[int, Field(ge=0, le=4)] = 2
+    noise_scale: Positive | None = None
+    increments: Literal["sampled", "rates"] = "sampled"
+    patch_duration: Positive | None = None
+    test_conditions: Annotated[
+        list[tuple[float, float]], Field(min_length=1), BeforeValidator(_parse_list)
+    ] = [(m, k) for m in (0.45, 0.5, 0.55) for k in (0.05, 0.1, 0.15)]
+    snapshots: Annotated[int, Field(ge=500)]
+    continuations: Annotated[int, Field(ge=2, multiple_of=2)]
+    members: Annotated[int, Field(ge=2)]
+    rollouts: Annotated[int, Field(ge=10)]
+    training_steps: Count
+    direct_sets: Annotated[int, Field(ge=4, multiple_of=2)]
+    variants: Literal["few", "all"]
+
+    @model_validator(mode="after")
+    def _domain_is_in_order(self) -> "PredatorPreyParameters":
+        side, remainder = divmod(self.n_large, self.n_patches)
+        if remainder or side < 4:
+            allowed = [k for k in range(1, self.n_large // 4 + 1) if self.n_large % k == 0]
+            raise ValueError(
+                f"n_patches = {self.n_patches}: must divide n_large = {self.n_large} into patches "
+                f"of at least 4 cells; allowed: {', '.join(map(str, allowed))}"
+            )
+        if self.closure_dimension > 3 and all(side % edge for edge in range(2, side // 4 + 1)):
+            raise ValueError(
+                f"closure_dimension = {self.closure_dimension}: must be <= 3 for patches of {side} "
+                "cells, which no blocks of at least 2 cells divide into at least 4"
+            )
+        ratio, remainder = divmod(self.n_large, self.n_small)
+        while ratio > 1 and (factor := next((f for f in (2, 3, 5) if ratio % f == 0), 0)):
+            ratio //= factor
+        if remainder or ratio != 1:
+            raise ValueError(
+                f"n_small = {self.n_small}: n_large = {self.n_large} must be 2^a 3^b 5^c times as "
+                "many"
+            )
+        if self.rollouts * (self.members - 1) < 50:
+            raise ValueError(
+                f"rollouts = {self.rollouts}: must be >= {-(-50 // (self.members - 1))} with "
+                f"members = {self.members}: the law is compared by sets of 50 paths, also with one "
+                "member left out"
+            )
+        for m, k in self.test_conditions:
+            if not (abs(k) <= m and abs(k) <= 1 - m):
+                raise ValueError(
+                    f"test_conditions = [..., [{m:g}, {k:g}], ...]: |k| must be <= min(m, 1 - m), "
+                    "or u = m + k cos(10 pi x) or v = 1 - m - k cos(10 pi x) is negative somewhere"
+                )
+        return self
+
+
 class IsingParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 2000, "continuations": 2, "members": 2, "rollouts": 4,
@@ -213,6 +281,7 @@ def _upsampling_reaches(side: int, patch_side: int) -> bool:
 NOTEBOOKS: dict[str, type[StudyParameters]] = {
     "00_quickstart": QuickstartParameters,
     "01_linear_chain": LinearChainParameters,
+    "02_predator_prey": PredatorPreyParameters,
     "03_curie_weiss": CurieWeissParameters,
     "04_ising": IsingParameters,
     "07_ising_ablation": IsingAblationParameters,

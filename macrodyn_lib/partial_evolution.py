@@ -6,7 +6,7 @@ Source: paper Sec. II.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -53,7 +53,7 @@ def _observables_and_closures(
     observables = system.observables(states)
     if closure is None:
         return observables, np.empty((len(states), 1, 0))
-    patches = patching.split(states)
+    patches = patching.split(states, system.lattice_shape)
     values = closure(patches.reshape(-1, *patches.shape[2:]))
     return observables, values.reshape(*patches.shape[:2], -1)
 
@@ -62,22 +62,45 @@ def _joined(observables: np.ndarray, closures: np.ndarray) -> np.ndarray:
     return np.concatenate([observables, closures], axis=1)
 
 
+class DifferentiableClosure(Protocol):
+    """A closure that knows its derivatives, as rate increments need."""
+
+    def __call__(self, patches: np.ndarray) -> np.ndarray: ...
+
+    def derivatives(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient (B, *patch, d_hat) and Laplacian (d_hat,) with respect to the patch's state."""
+
+
 def rate_increments(
-    system: MicroscopicSystem, snapshots: Snapshots, *, description: str | None = None
+    system: MicroscopicSystem,
+    snapshots: Snapshots,
+    *,
+    patching: Patching | None = None,
+    closure: DifferentiableClosure | None = None,
+    description: str | None = None,
 ) -> IncrementMoments:
     """The limit dt -> 0 of partial evolution of every patch, computed from the rates.
 
     Means are b(x) = sum_i r_i [phi*(x^i) - phi*(x)], scatters S(x) = sum_i r_i [..][..]': no noise
     of sampling, no boundary error, no noise scale (n_patches = 1). What is lost is memory: a lag.
 
-    Raises: ValueError: the system does not know its rates.
+    With a closure (and its patching), for systems of continuous fields x += h f + s sqrt(h) xi:
+    b = [phi(x + h f) - phi(x)] / h + (s^2 / 2) Lap phi,  S = s^2 grad phi grad phi' at x + h f,
+    which for quadratic phi is the exact mean (and to order s^4 h the covariance) of one step h.
+    Without that h the closures of rollouts with step h would lack a drift of h f' phi'' f / 2.
+
+    Raises: ValueError: the system does not know its rates (with a closure: those of its fields).
     """
 
     def run(
         rows: slice, _generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         states = snapshots.states[rows]
-        return system.observables(states), *system.rate_moments(states)
+        if closure is None:
+            return system.observables(states), *system.rate_moments(states)
+        assert patching is not None
+        latents = latent_states(system, states, patching, closure)
+        return latents, *_closure_rates(system, states, patching, closure)
 
     unused = np.random.default_rng(0)
     parts = map_chunks(run, len(snapshots), unused, chunk=ROWS, description=description)
@@ -93,6 +116,36 @@ def rate_increments(
         scatter_is_noise=True,
         groups=snapshots.groups,
     )
+
+
+def _closure_rates(
+    system: MicroscopicSystem,
+    states: np.ndarray,
+    patching: Patching,
+    closure: DifferentiableClosure,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Drift (B, d) and covariance rate (B, d, d) of the observables and closures of each state."""
+    drifts, variance, step = system.field_rates(states)
+    drift, covariance = system.rate_moments(states)
+    before, after = (
+        patching.split(x, system.lattice_shape) for x in (states, states + step * drifts)
+    )
+    shape = before.shape
+    before, after = before.reshape(-1, *shape[2:]), after.reshape(-1, *shape[2:])
+    change = (closure(after) - closure(before)).reshape(*shape[:2], -1).mean(axis=1)
+    gradient, laplacian = closure.derivatives(after)
+    parts = gradient.reshape(*shape, -1) / shape[1]  # the mean over K patches
+    full = patching.assemble(parts, system.lattice_shape)  # (B, *state, d_hat)
+    flat = full.reshape(len(states), -1, full.shape[-1])
+    own = variance * np.einsum("bic,bid->bcd", flat, flat)
+    # the gradient of an observable that is a mean over n sites is 1/n on its field
+    n_sites = np.prod(system.lattice_shape)
+    columns = [system.observables(full[..., c]) for c in range(full.shape[-1])]
+    mixed = variance / n_sites * np.stack(columns, axis=2)  # (B, d*, d_hat)
+    upper = np.concatenate([covariance, mixed], axis=2)
+    lower = np.concatenate([mixed.transpose(0, 2, 1), own], axis=2)
+    drift = np.column_stack([drift, change / step + variance / 2 * laplacian])
+    return drift, np.concatenate([upper, lower], axis=1)
 
 
 def averaged_increments(
@@ -212,9 +265,9 @@ def evolve_patches(
         raise ValueError("boundary = 'buffer': events of the rim would count; give duration")
     if duration is not None:
         check_number("duration", duration, above=0)
-    if snapshots.lattice_shape != system.lattice_shape:
+    if snapshots.states.shape[1:] != system.state_shape:
         raise ValueError(
-            f"snapshots have lattice {snapshots.lattice_shape}: must be {system.lattice_shape}"
+            f"snapshots have lattice {snapshots.states.shape[1:]}: must be {system.state_shape}"
         )
     patches = patching.patches(system.lattice_shape, periodic=system.periodic)
     check_integer("patches_per_snapshot", patches_per_snapshot)

@@ -3,17 +3,24 @@
 import dataclasses
 import itertools
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
+import scipy.linalg
 import scipy.stats
 from tqdm.auto import tqdm
 
 from macrodyn_lib.autoencoder import AutoencoderClosure, AutoencoderSettings, fit_autoencoder
-from macrodyn_lib.closure import BlockClosure, fit_block_closure
+from macrodyn_lib.closure import (
+    BlockClosure,
+    TwoFieldClosure,
+    fit_block_closure,
+    fit_two_field_closure,
+)
 from macrodyn_lib.fitting import FittedSDE, TrainingSettings, fit_ensemble, fit_sde
-from macrodyn_lib.lattice import Patching
+from macrodyn_lib.lattice import Patch, Patching
 from macrodyn_lib.parallel import map_tasks
 from macrodyn_lib.partial_evolution import (
     averaged_increments,
@@ -23,18 +30,20 @@ from macrodyn_lib.partial_evolution import (
 )
 from macrodyn_lib.records import (
     IncrementMoments,
+    LatentPairs,
     PatchPairs,
     Snapshots,
     Trajectories,
 )
 from macrodyn_lib.rollouts import EnsemblePaths, rollout_ensemble
-from macrodyn_lib.sde import MLPSDE
+from macrodyn_lib.sde import MLPSDE, LinearSDE
 from macrodyn_lib.statistics import (
     Estimate,
     autocorrelation,
     binder_cumulant,
     correlation_function,
     jackknife,
+    maximum_mean_discrepancy,
     mean_estimate,
     relaxation_time,
     structure_factor,
@@ -43,7 +52,10 @@ from macrodyn_lib.statistics import (
 from macrodyn_lib.systems.base import MicroscopicSystem
 from macrodyn_lib.systems.curie_weiss import CurieWeiss
 from macrodyn_lib.systems.ising import Ising
-from macrodyn_lib.upsampling import relax_ladder, relaxed_initial_states, upsample
+from macrodyn_lib.systems.predator_prey import PredatorPrey
+from macrodyn_lib.upsampling import LocalRelax, relax_ladder, relaxed_initial_states, upsample
+
+Closure = BlockClosure | TwoFieldClosure | AutoencoderClosure
 
 
 def simulate_snapshots(
@@ -103,14 +115,18 @@ def simulate_patch_pairs(
 class Recipe:
     """How the dynamics of a large lattice is learned from small simulations and patches.
 
-    patch_side: edge of the small system and of a patch.  snapshots: number of large ones, of which
-    the share ``initial_fraction`` are relaxed initial states, the others upsampled from small runs
-    recorded at ``times``.  relax_durations: of LocalRelax per tile, each for an equal part of them.
+    patch_side: edge of a patch, and of the small system unless ``small_side`` says otherwise.
+    snapshots: number of large ones, of which the share ``initial_fraction`` are relaxed initial
+    states, the others upsampled from small runs recorded at ``times``.
+    relax_durations: of LocalRelax per tile of the small system's edge, each for an equal part of
+    them; initial_relax_durations: the same of the initial states; None: as the others.
+    initial: options of ``system.initial_states``, for small runs and initial states alike.
+    tile_stride, longest_pass: of LocalRelax (None: half a tile; passes of at most that duration).
     source: "direct" takes true snapshots of the large system instead (for comparison only).
     duration: of partial evolution, dt.  increments: "sampled" patch pairs, or "rates".
     continuations: of each of the K patches of every snapshot, an even number.
     boundary: of the patches.  closure_dimension: number of learned closures, of block moments or by
-    the paper's autoencoder (``closure_kind``).
+    the paper's autoencoder, or of two fields (``closure_form``).
     hidden, signs: of the MLPSDE.  members: independent fits.  whole: one more, to the data of all.
     noise_scale: None: K.
     """
@@ -132,7 +148,12 @@ class Recipe:
     continuations: int = 2
     boundary: str = "ghost"
     closure_dimension: int = 0
-    closure_kind: Literal["blocks", "autoencoder"] = "blocks"
+    closure_form: Literal["blocks", "two fields", "autoencoder"] = "blocks"
+    small_side: int | None = None
+    initial_relax_durations: tuple[float, ...] | None = None
+    tile_stride: int | None = None
+    longest_pass: float = 1.0
+    initial: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def but(self, **changes: Any) -> Self:
         """The same recipe with some ingredients changed."""
@@ -145,10 +166,11 @@ class Recipe:
     def small_snapshots(self, system: MicroscopicSystem, rng: np.random.Generator) -> Snapshots:
         """Step 1, D_s: enough small runs for as many snapshots as the large pool has."""
         return simulate_snapshots(
-            system.resized(self.patch_side),
+            system.resized(self.small_side or self.patch_side),
             trajectories=-(-self.snapshots // len(self.times)),
             times=self.times,
             rng=rng,
+            **self.initial,
         )
 
     def large_snapshots(
@@ -163,10 +185,11 @@ class Recipe:
         A small system as large as the large one is not upsampled.
         """
         upsample_rng, initial_rng = rng.spawn(2)
-        ladder = relax_ladder(self.patch_side, self.relax_durations)
+        ladder = self._ladder(self.relax_durations)
+        initial_ladder = self._ladder(self.initial_relax_durations or self.relax_durations)
         n_initial = round(self.initial_fraction * self.snapshots)
         parts = []
-        if small.lattice_shape == system.lattice_shape:
+        if small.states.shape[1:] == system.state_shape:
             chosen = upsample_rng.permutation(len(small))[: self.snapshots - n_initial]
             parts.append(small.select(chosen))
         elif n_initial < self.snapshots:
@@ -183,31 +206,75 @@ class Recipe:
         if n_initial > 0:
             parts.append(
                 relaxed_initial_states(
-                    system, n_initial, relax=ladder, rng=initial_rng, description=description
+                    system,
+                    n_initial,
+                    relax=initial_ladder,
+                    rng=initial_rng,
+                    description=description,
+                    **self.initial,
                 )
             )
         return Snapshots.concatenate(parts)
 
+    def _ladder(self, durations: Sequence[float]) -> tuple[LocalRelax | None, ...]:
+        return relax_ladder(
+            self.small_side or self.patch_side,
+            durations,
+            stride=self.tile_stride,
+            longest_pass=self.longest_pass,
+        )
+
     def snapshots_of(self, system: MicroscopicSystem, rng: np.random.Generator) -> Snapshots:
         """Steps 1 and 2, or for source "direct" the snapshots they stand for."""
         small_rng, large_rng = rng.spawn(2)
-        side = system.lattice_shape[0] if self.source == "direct" else self.patch_side
-        small = self.but(patch_side=side).small_snapshots(system, small_rng)
+        side = system.lattice_shape[0] if self.source == "direct" else self.small_side
+        small = self.but(small_side=side).small_snapshots(system, small_rng)
         return self.large_snapshots(system, small, large_rng)
 
     def closure(
-        self, system: MicroscopicSystem, snapshots: Snapshots, rng: np.random.Generator
-    ) -> BlockClosure | AutoencoderClosure | None:
-        """Step 4: closures learned from the snapshots; None for dimension 0."""
+        self,
+        system: MicroscopicSystem,
+        snapshots: Snapshots,
+        rng: np.random.Generator | None = None,
+    ) -> Closure | None:
+        """Step 4: closures learned from the snapshots; None for dimension 0.
+
+        rng: for the autoencoder, the others draw nothing.
+        """
         if self.closure_dimension == 0:
             return None
+        if self.closure_form == "two fields":
+            return fit_two_field_closure(snapshots, self.patching, self.closure_dimension)
         if self.increments == "rates":
             raise ValueError("increments = 'rates': only for the observables, closure_dimension 0")
         observables = system.observables(snapshots.states)
-        if self.closure_kind == "autoencoder":
+        if self.closure_form == "autoencoder":
+            assert rng is not None  # its training draws
             settings = AutoencoderSettings(dimension=self.closure_dimension)
             return fit_autoencoder(snapshots, observables, self.patching, settings, rng=rng)
         return fit_block_closure(snapshots, observables, self.patching, self.closure_dimension)
+
+    def patch_pairs(
+        self,
+        system: MicroscopicSystem,
+        large: Snapshots,
+        rng: np.random.Generator,
+        closure: Closure | None = None,
+        description: str | None = None,
+    ) -> PatchPairs:
+        """Step 3: all patches of every snapshot, each evolved by itself, twice (twins)."""
+        n_patches = len(self.patching.patches(system.lattice_shape, periodic=system.periodic))
+        return evolve_patches(
+            system,
+            large,
+            self.patching,
+            duration=self.duration,
+            patches_per_snapshot=n_patches,
+            twins=True,
+            closure=closure,
+            rng=rng,
+            description=description,
+        )
 
     def model(self, system: MicroscopicSystem) -> MLPSDE:
         dimension = len(system.observable_names) + self.closure_dimension
@@ -263,7 +330,8 @@ class Recipe:
         closure = self.closure(system, snapshots, closure_rng)
         baseline = None
         if self.increments == "rates":
-            ours = rate_increments(system, snapshots)
+            assert not isinstance(closure, BlockClosure | AutoencoderClosure)  # refused above
+            ours = rate_increments(system, snapshots, patching=self.patching, closure=closure)
         else:
             ours, baseline = averaged_increments(
                 system, snapshots, self.patching, duration=self.duration,
@@ -287,7 +355,7 @@ class Learned:
     members: list[FittedSDE]
     whole: FittedSDE | None = None
     naive_members: list[FittedSDE] = dataclasses.field(default_factory=list)
-    closure: BlockClosure | AutoencoderClosure | None = None
+    closure: Closure | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -865,3 +933,328 @@ def upsample_for_each_duration(
         )
         for duration, generator in zip(durations, rng.spawn(len(durations)), strict=True)
     }
+
+
+def direct_waves(
+    system: PredatorPrey,
+    conditions: Sequence[Sequence[float]],
+    times: np.ndarray,
+    *,
+    sets: int,
+    replicas: int,
+    patching: Patching,
+    closure: TwoFieldClosure | None,
+    rng: np.random.Generator,
+    description: str | None = None,
+) -> EnsemblePaths:
+    """Latents of direct simulations of the large system from cosine waves [m, k].
+
+    Returns: paths (sets, B, replicas, T, d), whose "members" are independent sets of runs. For
+             comparison, never for training.
+    """
+
+    def latents(state: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        states = np.tile(state, (sets * replicas, 1, 1))
+        batch = max(1, 2 * 10**7 // (state.size * len(times)))  # some hundred megabytes at once
+        parts = []
+        for first in range(0, len(states), batch):
+            run = system.simulate(states[first : first + batch], times, generator, keep_states=True)
+            assert run.states is not None  # keep_states
+            flat = run.states.reshape(-1, *system.state_shape)
+            z = latent_states(system, flat, patching, closure)
+            parts.append(z.reshape(len(run.states), len(times), -1))
+        return np.concatenate(parts).reshape(sets, replicas, len(times), -1)
+
+    starts = [system.wave(mean, amplitude)[0] for mean, amplitude in conditions]
+    jobs = list(zip(starts, rng.spawn(len(starts)), strict=True))
+    hidden = None if description else True
+    paths = [latents(*job) for job in tqdm(jobs, desc=description, disable=hidden)]
+    return EnsemblePaths(times=times, paths=np.stack(paths, axis=1))
+
+
+def discrepancies(
+    paths: EnsemblePaths,
+    direct: EnsemblePaths,
+    scale: np.ndarray,
+    *,
+    components: int | None = None,
+) -> np.ndarray:
+    """Squared MMD (biased, the paper's) between predicted and direct latents, (B, T).
+
+    The prediction is that of the ensemble: sets of as many paths as a direct set has, dealt from
+    all members alike; the mean over the sets, each against one direct set.
+
+    scale: (d,), of the training latents.  components: the first few of them only; None: all.
+    """
+    members, starts, replicas = paths.paths.shape[:3]
+    kept = slice(None, components)
+    size = direct.paths.shape[2]
+    pooled = paths.paths[..., kept].transpose(1, 2, 0, 3, 4)  # replicas outside, members inside
+    pooled = pooled.reshape(starts, members * replicas, *pooled.shape[3:]) / scale[kept]
+    truth = direct.paths[..., kept] / scale[kept]
+    count = pooled.shape[1] // size
+    if count == 0:
+        raise ValueError(f"{members * replicas} paths a start: must be >= {size}, a direct set")
+    return np.array([
+        [
+            np.mean([
+                maximum_mean_discrepancy(
+                    pooled[b, q * size : (q + 1) * size, t], truth[q % len(truth), b, :, t]
+                )
+                for q in range(count)
+            ])
+            for t in range(len(paths.times))
+        ]
+        for b in range(starts)
+    ])  # fmt: skip
+
+
+def discrepancy_estimates(
+    paths: EnsemblePaths,
+    direct: EnsemblePaths,
+    scale: np.ndarray,
+    *,
+    components: int | None = None,
+) -> tuple[np.ndarray, list[Estimate], Estimate]:
+    """Squared MMD (B, T); its mean over time for each start, and over all, with jackknife errors.
+
+    The errors are over the members: what another fit of as many members would change.
+    """
+    values = discrepancies(paths, direct, scale, components=components)
+    members = len(paths.paths)
+    without = np.array([
+        discrepancies(
+            dataclasses.replace(paths, paths=np.delete(paths.paths, r, axis=0)), direct, scale,
+            components=components,
+        ).mean(axis=1)
+        for r in range(members)
+    ])  # (R, B)  # fmt: skip
+
+    def estimate(value: float, kept: np.ndarray) -> Estimate:
+        return Estimate(float(value), float(math.sqrt(members - 1) * kept.std()), members)
+
+    by_start = [
+        estimate(value, kept) for value, kept in zip(values.mean(axis=1), without.T, strict=True)
+    ]
+    return values, by_start, estimate(values.mean(), without.mean(axis=1))
+
+
+def discrepancy_floor(direct: EnsemblePaths, scale: np.ndarray) -> tuple[np.ndarray, Estimate]:
+    """Squared MMD between independent direct sets in pairs: by start and time, and the mean."""
+    pairs = len(direct.paths) // 2
+    if pairs < 2:
+        raise ValueError(f"direct has {len(direct.paths)} sets: must be at least 4, for two pairs")
+    values = np.array([
+        discrepancies(
+            dataclasses.replace(direct, paths=direct.paths[[2 * p]]),
+            dataclasses.replace(direct, paths=direct.paths[[2 * p + 1]]),
+            scale,
+        )
+        for p in range(pairs)
+    ])  # fmt: skip
+    return values.mean(axis=0), mean_estimate(values.mean(axis=(1, 2)))
+
+
+def with_noise_scale(
+    members: Sequence[FittedSDE], noise_scale: float, n_patches: int
+) -> list[FittedSDE]:
+    """What the likelihood's minimiser is for lambda instead of K: the same drift, Sigma K / lambda.
+
+    Source: paper App. C; tested on fits with either lambda.
+    """
+    factor = math.sqrt(n_patches / noise_scale)
+    return [dataclasses.replace(m, noise_factor=m.noise_factor * factor) for m in members]
+
+
+def best_noise_scale(curves: Mapping[float, Estimate]) -> Estimate:
+    """Where a parabola in log lambda through the lowest value and its neighbours has its minimum.
+
+    Its error follows from those of the three values. curves: at least three lambda, ascending.
+    """
+    scales, estimates = list(curves), list(curves.values())
+    values = np.array([estimate.value for estimate in estimates])
+    middle = min(max(int(np.argmin(values)), 1), len(values) - 2)
+    near = slice(middle - 1, middle + 2)
+    logs = np.log(scales[near])
+
+    def minimum(three: np.ndarray) -> float:
+        curvature, slope, _ = np.polyfit(logs, three, 2)
+        if curvature <= 0:
+            return float(np.exp(logs[int(np.argmin(three))]))
+        return float(np.exp(np.clip(-slope / (2 * curvature), logs[0], logs[-1])))
+
+    best = minimum(values[near])
+    errors = [estimates[i].standard_error or 0.0 for i in range(middle - 1, middle + 2)]
+    moved = [minimum(values[near] + error * np.eye(3)[i]) - best for i, error in enumerate(errors)]
+    return Estimate(best, float(np.linalg.norm(moved)), estimates[middle].members)
+
+
+def scaling_with_size(
+    system: PredatorPrey,
+    recipe: Recipe,
+    sizes: Sequence[int],
+    *,
+    snapshots: int,
+    patches_per_snapshot: int,
+    relax: float,
+    rng: np.random.Generator,
+    description: str | None = None,
+) -> dict[int, dict[str, Any]]:
+    """Stationary fluctuations of the means, learned for ever larger systems from one small one.
+
+    For each size: late snapshots of the small system near the fixed point, enlarged and relaxed in
+    tiles; some patches of each evolved among their neighbours, twice (twins); a linear SDE of the
+    observables fitted with lambda = K; its stationary law by Lyapunov's equation.
+
+    Returns: size -> {"std_u", "std_v": Estimate, "n_patches": K, "seconds": a snapshot}.
+    """
+    assert recipe.small_side is not None
+    small, results = system.resized(recipe.small_side), {}
+    one_each = recipe.but(
+        snapshots=1, initial_fraction=0.0, relax_durations=(relax,), longest_pass=0.1
+    )
+    jobs = list(zip(sizes, rng.spawn(len(sizes)), strict=True))
+    for size, generator in tqdm(jobs, desc=description, disable=None if description else True):
+        large, parts = system.resized(size), []
+        small_rng, fit_rng, *row_rngs = generator.spawn(2 + snapshots)
+        start = small.wave(system.b, np.zeros(snapshots))
+        late = small.simulate(start, np.array([40.0]), small_rng, keep_states=True).snapshots()
+        started = time.perf_counter()
+        for row, row_rng in enumerate(row_rngs):  # one snapshot at a time, for the memory
+            source = late.select(np.array([row]))
+            states = one_each.large_snapshots(large, source, row_rng).states
+            increments = _sampled_patches(
+                large, states, recipe.patch_side, recipe.duration, patches_per_snapshot, row_rng
+            )
+            parts.append((np.repeat(large.observables(states), len(increments[0]), 0), *increments))
+        elapsed = (time.perf_counter() - started) / snapshots
+        latents, first, second = (np.concatenate(column) for column in zip(*parts, strict=True))
+        pairs = LatentPairs(
+            latents=latents,
+            increments=first,
+            twins=second,
+            durations=np.full(len(latents), recipe.duration),
+            n_patches=size // recipe.patch_side,
+            groups=np.repeat(np.arange(snapshots), patches_per_snapshot),
+        )
+        fits = fit_ensemble(pairs, LinearSDE(2), members=recipe.members, rng=fit_rng)
+        deviations = np.array([_stationary_std(fit) for fit in fits])
+        results[size] = {
+            "std_u": mean_estimate(deviations[:, 0]),
+            "std_v": mean_estimate(deviations[:, 1]),
+            "n_patches": pairs.n_patches,
+            "seconds": elapsed,
+        }
+    return results
+
+
+def _sampled_patches(
+    system: PredatorPrey,
+    states: np.ndarray,
+    side: int,
+    duration: float,
+    count: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Twin increments (count, 2) of patches of one large state (1, n, 2), as evenly as possible.
+
+    Only a patch and its two neighbours are copied, which is all that it sees. (At an end of the
+    domain the cell beyond it is the outermost one at its snapshot value.)
+    """
+    n_patches = system.n_cells // side
+    if count >= n_patches:
+        chosen = np.arange(count) % n_patches  # else single patches would stand for the whole
+    else:
+        chosen = rng.choice(n_patches, size=count, replace=False)
+    cells = side * chosen[:, None] + np.arange(-side, 2 * side)
+    windows = states[0, np.clip(cells, 0, system.n_cells - 1)]  # (count, 3 side, 2)
+    middle = Patch(start=(side,), shape=(side,), lattice_shape=(3 * side,))
+    first, second = (
+        system.resized(3 * side).evolve_patch(windows, middle, duration, rng) for _ in range(2)
+    )
+    before = windows[:, side : 2 * side].mean(axis=1)
+    first, second = (x[:, side : 2 * side].mean(axis=1) - before for x in (first, second))
+    return first, second
+
+
+def _stationary_std(fit: FittedSDE) -> np.ndarray:
+    """Standard deviations of the stationary law of a linear SDE."""
+    slope, _, root = fit.linear_coefficients()
+    return np.sqrt(np.diag(scipy.linalg.solve_continuous_lyapunov(slope, -root @ root.T)))
+
+
+def covering_ranges(conditions: Sequence[Sequence[float]]) -> dict[str, tuple[float, float]]:
+    """Ranges of m and k for training runs: the paper's and the conditions asked for, by a margin.
+
+    The margin 0.05 keeps the outermost conditions inside; the sign of k is a shift of the wave.
+    """
+    m, k = np.array(conditions).T
+    lowest, highest = min(0.45, m.min()) - 0.05, max(0.55, m.max()) + 0.05
+    means = (max(float(lowest), 0.0), min(float(highest), 1.0))
+    return {"means": means, "amplitudes": (0.0, float(max(0.15, np.abs(k).max())) + 0.05)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WaveTest:
+    """Rollouts from the cosine waves [m, k], ``replicas`` a member and wave, at ``times``.
+
+    max_step: that of the pairs' own duration, so that one step of a rollout is the learned map.
+    """
+
+    system: PredatorPrey
+    conditions: Sequence[Sequence[float]]
+    replicas: int
+    times: np.ndarray
+    max_step: float
+
+    def paths(
+        self,
+        learned: "Learned",
+        rng: np.random.Generator,
+        *,
+        noise_scale: float | None = None,
+        description: str | None = None,
+    ) -> EnsemblePaths:
+        """Step 6, with lambda = ``noise_scale`` in place of K."""
+        members = learned.members
+        patching, system = learned.recipe.patching, self.system
+        if noise_scale is not None:
+            n_patches = len(patching.patches(system.lattice_shape, periodic=False))
+            members = with_noise_scale(members, noise_scale, n_patches)
+        states = np.concatenate([system.wave(mean, size) for mean, size in self.conditions])
+        return rollout_ensemble(
+            members,
+            start=latent_states(system, states, patching, learned.closure),
+            replicas=self.replicas,
+            times=self.times,
+            rng=rng,
+            max_step=self.max_step,
+            description=description,
+        )
+
+
+def compare_waves(
+    test: WaveTest,
+    recipes: Mapping[Any, Recipe],
+    snapshots: Snapshots,
+    rng: np.random.Generator,
+    description: str | None = None,
+) -> dict[Any, EnsemblePaths]:
+    """The rollouts of each recipe learned from the same snapshots."""
+    tasks = [
+        (test, recipe, snapshots, generator)
+        for recipe, generator in zip(recipes.values(), rng.spawn(len(recipes)), strict=True)
+    ]
+    hidden = None if description else True
+    results = map_tasks(_learn_waves, tasks, description=description, hidden=hidden)
+    return dict(zip(recipes, results, strict=True))
+
+
+def _learn_waves(
+    test: WaveTest, recipe: Recipe, snapshots: Snapshots, rng: np.random.Generator
+) -> EnsemblePaths:
+    learn_rng, path_rng = rng.spawn(2)
+    learned = recipe.learn(test.system, learn_rng, snapshots=snapshots)
+    if recipe.increments == "sampled":
+        test = dataclasses.replace(test, max_step=recipe.duration)
+    return test.paths(learned, path_rng)

@@ -453,3 +453,142 @@ def noise_scales(
     handles, lines = axes[0].get_legend_handles_labels()
     figure.legend(handles, lines, frameon=False, fontsize=8, loc="outside right center")
     return figure
+
+
+def profiles(states: Mapping[str, np.ndarray], *, fields: Sequence[str]) -> Figure:
+    """Fields along the domain, one panel a state: title -> (n, fields)."""
+    figure, axes = panels(len(states), width=3.4, height=2.8)
+    for panel, (title, state) in zip(axes, states.items(), strict=True):
+        for name, values, color in zip(fields, state.T, (SMALL, "#CC79A7"), strict=True):
+            panel.plot((np.arange(len(values)) + 0.5) / len(values), values, color=color, lw=1.0,
+                       label=name)  # fmt: skip
+        label(panel, "position x (domain = 1)", "density", title, legend=panel is axes[0])
+    return figure
+
+
+def phase_portraits(
+    curves: Mapping[str, np.ndarray],
+    direct: np.ndarray,
+    titles: Sequence[str],
+    *,
+    observables: tuple[str, str],
+) -> Figure:
+    """Mean paths in the plane of two observables, one panel a start.
+
+    curves: label -> (B, T, 2).  direct: (B, T, 2), the reference.
+    """
+    figure, axes = panels(len(titles), width=3.4, height=3.2)
+    for index, (panel, title) in enumerate(zip(axes, titles, strict=True)):
+        for (name, paths), color in zip(curves.items(), (OURS, NAIVE), strict=False):
+            panel.plot(*paths[index].T, color=color, lw=1.8, label=name)
+        panel.plot(*direct[index].T, color=REFERENCE, ls="--", lw=1.2, label="direct")
+        panel.plot(*direct[index, 0], color=REFERENCE, marker="o", ms=4)
+        label(panel, f"mean of {observables[0]}", f"mean of {observables[1]}", title,
+              legend=index == 0)  # fmt: skip
+    return figure
+
+
+def discrepancies(
+    times: np.ndarray,
+    by_scale: Mapping[float, np.ndarray],
+    floor: np.ndarray,
+    averages: Mapping[float, Any],
+    average_floor: Any,
+    *,
+    n_patches: int,
+) -> Figure:
+    """Squared MMD against time for each lambda, and its mean against lambda (the paper's figure 2).
+
+    by_scale: lambda -> (T,).  floor: (T,), between direct sets.  averages: lambda -> Estimate.
+    """
+    figure, (left, right) = panels(2, width=5)
+    shades = plt.get_cmap("cividis")(np.linspace(0, 0.9, len(by_scale)))
+    for (scale, values), shade in zip(by_scale.items(), shades, strict=True):
+        chosen = scale == n_patches
+        left.plot(times, values, color=OURS if chosen else to_hex(shade), lw=2.6 if chosen else 1.1,
+                  label=f"λ = {scale:g}" + (" = K" if chosen else ""))  # fmt: skip
+    left.plot(times, floor, color=REFERENCE, ls="--", lw=1.3, label="two direct sets")
+    scales = list(averages)
+    right.errorbar(
+        scales,
+        [averages[scale].value for scale in scales],
+        yerr=[2 * averages[scale].standard_error for scale in scales],
+        color=OURS, marker="o", ms=4, capsize=2, label="learned (± 2 s.e.)",
+    )  # fmt: skip
+    right.axhline(average_floor.value, color=REFERENCE, ls="--", lw=1.3, label="two direct sets")
+    right.axvline(n_patches, color=MUTED, ls=":", lw=1.2, label=f"K = {n_patches}")
+    right.set_xscale("log")
+    right.set_xticks(scales, [f"{scale:g}" for scale in scales])
+    right.minorticks_off()
+    for panel in (left, right):
+        panel.set_yscale("log")
+    label(left, "time (1/growth rate of prey)", "squared MMD", "Laws of the latents, nine waves")
+    label(right, "noise scale λ", "squared MMD, mean over time")
+    return figure
+
+
+def methods_against_time(
+    times: np.ndarray, curves: Mapping[str, np.ndarray], *, quantity: str, unit: str, title: str
+) -> Figure:
+    """A positive quantity against time, logarithmic: label -> (T,); "direct" is the reference."""
+    figure, (panel,) = panels(1, width=5.5)
+    colors = {"ours": OURS, "naive": NAIVE, "direct": REFERENCE}
+    for name, values in curves.items():
+        panel.plot(times, values, color=colors[name], ls="--" if name == "direct" else "-",
+                   lw=1.6, label=name)  # fmt: skip
+    panel.set_yscale("log")
+    label(panel, f"time ({unit})", quantity, title)
+    return figure
+
+
+def estimates_against(
+    x: Sequence[float],
+    estimates: Sequence[Any],
+    reference: float,
+    *,
+    axis: str,
+    quantity: str,
+    reference_label: str,
+    title: str = "",
+    log_x: bool = False,
+) -> Figure:
+    """Estimates with two standard errors against a setting, and a reference line."""
+    figure, (panel,) = panels(1, width=5.5)
+    values = [estimate.value for estimate in estimates]
+    errors = [2 * (estimate.standard_error or 0) for estimate in estimates]
+    panel.errorbar(x, values, yerr=errors, color=OURS, marker="o", ms=4, capsize=2,
+                   label="learned (± 2 s.e.)")  # fmt: skip
+    panel.axhline(reference, color=REFERENCE, ls="--", lw=1.3, label=reference_label)
+    panel.set(yscale="log", xscale="log" if log_x else "linear")
+    panel.set_xticks(x, [f"{value:g}" for value in x])
+    panel.minorticks_off()
+    label(panel, axis, quantity, title)
+    return figure
+
+
+def fluctuations_against_size(
+    sizes: Sequence[int],
+    learned: Mapping[str, Sequence[Any]],
+    exact: Mapping[str, Sequence[float]],
+    direct: Mapping[str, Mapping[int, Any]],
+    seconds: Sequence[float],
+) -> Figure:
+    """Stationary standard deviations against the number of cells, and the cost of a snapshot."""
+    figure, (left, right) = panels(2, width=4.8)
+    for name, color in zip(learned, (OURS, SMALL), strict=True):
+        values = [estimate.value for estimate in learned[name]]
+        errors = [2 * estimate.standard_error for estimate in learned[name]]
+        left.plot(sizes, exact[name], color=color, ls="--", lw=1.2, label=f"{name}, exact (linear)")
+        left.errorbar(sizes, values, yerr=errors, color=color, marker="o", ms=4, ls="", capsize=2,
+                      label=f"{name}, learned")  # fmt: skip
+        runs = direct[name]
+        left.plot(list(runs), [runs[size].value for size in runs], color=REFERENCE, marker="x",
+                  ms=7, ls="", label="direct" if color == OURS else None)  # fmt: skip
+    right.plot(sizes, seconds, color=OURS, marker="o", ms=4, label="measured")
+    right.plot(sizes, seconds[-1] * np.array(sizes) / sizes[-1], color=MUTED, ls=":",
+               label="proportional to n")  # fmt: skip
+    for panel in (left, right):
+        panel.set(xscale="log", yscale="log")
+    label(left, "cells n", "stationary std of the mean", "Fluctuations fall as n^(-1/2)")
+    label(right, "cells n", "seconds a snapshot", "Upsample, relax, evolve patches")
+    return figure

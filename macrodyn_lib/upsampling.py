@@ -6,6 +6,7 @@ Source: paper Sec. II and Algorithm 1, D(i) = LocalRelax(Upsample(D(i-1))).
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -57,17 +58,26 @@ class LocalRelax:
         return system.relax_patches(states, tiles, self.duration, rng)
 
 
-def relax_ladder(side: int, durations: Sequence[float]) -> tuple[LocalRelax | None, ...]:
-    """One LocalRelax for each duration per tile (in passes of at most 1); 0: none.
+def relax_ladder(
+    side: int,
+    durations: Sequence[float],
+    *,
+    stride: int | None = None,
+    longest_pass: float = 1.0,
+) -> tuple[LocalRelax | None, ...]:
+    """One LocalRelax for each duration per tile (in passes of at most ``longest_pass``); 0: none.
 
     Snapshots relaxed for different times cover the way from far from equilibrium to equilibrium.
     """
-    return tuple(
-        LocalRelax(side=side, duration=duration / math.ceil(duration), passes=math.ceil(duration))
-        if duration > 0
-        else None
-        for duration in durations
-    )
+    rungs: list[LocalRelax | None] = []
+    for duration in durations:
+        passes = math.ceil(duration / longest_pass - 1e-9)
+        rungs.append(
+            LocalRelax(side=side, duration=duration / passes, stride=stride, passes=passes)
+            if passes
+            else None
+        )
+    return tuple(rungs)
 
 
 def relaxed_initial_states(
@@ -77,16 +87,18 @@ def relaxed_initial_states(
     relax: Sequence[LocalRelax | None],
     rng: np.random.Generator,
     description: str | None = None,
+    **initial: Any,
 ) -> Snapshots:
     """Initial states of the large system itself, each relaxed in tiles by one rung of the ladder.
 
     Making an initial state needs no simulation, and relaxing it only simulations of patches. They
     cover what upsampled snapshots cannot: states without correlations. Each is its own group.
+    ``initial`` goes to ``system.initial_states``.
     Source: published code (random configurations appended to D), here with relaxation.
     """
 
     def run(rows: slice, generator: np.random.Generator) -> np.ndarray:
-        states = system.initial_states(rows.stop - rows.start, generator)
+        states = system.initial_states(rows.stop - rows.start, generator, **initial)
         rung = relax[rows.start // ROWS % len(relax)]
         return states if rung is None else rung(system, states, generator)
 
@@ -133,19 +145,20 @@ def upsample(
     rng: np.random.Generator,
     description: str | None = None,
 ) -> Snapshots:
-    """Enlarge snapshots by factors of 2 (then 3) up to the lattice of ``to``, relaxing each time.
+    """Enlarge snapshots by factors of 2, then 3, 5, up to the lattice of ``to``; relax each time.
 
     Every level draws ``count`` snapshots with replacement from the level below; a snapshot keeps
     the group of the small trajectory it descends from. ``relax`` None: naive upsampling; several:
     one of them for each snapshot of the last level in turn, the last of them at the levels before.
     Snapshots that have the size of ``to`` already are returned as they are.
 
-    Raises: ValueError: the lattice of ``to`` is not 2^a 3^b times that of the snapshots.
+    Raises: ValueError: the lattice of ``to`` is not 2^a 3^b 5^c times that of the snapshots.
     """
     states, groups = snapshots.states, snapshots.groups
     assert groups is not None  # set in Snapshots.__post_init__
     rungs = [relax] if relax is None or isinstance(relax, LocalRelax) else list(relax)
-    for factor in _factors(snapshots.lattice_shape, to.lattice_shape):
+    small_shape = states.shape[1 : 1 + len(to.lattice_shape)]
+    for factor in _factors(small_shape, to.lattice_shape):
         level = to.resized(states.shape[1] * factor)
         chosen = rng.integers(len(states), size=count)
         source, groups = states, groups[chosen]
@@ -171,10 +184,10 @@ def upsample(
 def _factors(small: tuple[int, ...], large: tuple[int, ...]) -> list[int]:
     ratios = {b // a if b % a == 0 else 0 for a, b in zip(small, large, strict=True)}
     ratio, factors = (ratios.pop(), []) if len(ratios) == 1 else (0, [])
-    for factor in (2, 3):
+    for factor in (2, 3, 5):
         while ratio > 1 and ratio % factor == 0:
             factors.append(factor)
             ratio //= factor
     if ratio != 1:
-        raise ValueError(f"lattice {large}: must be 2^a 3^b times the small lattice {small}")
+        raise ValueError(f"lattice {large}: must be 2^a 3^b 5^c times the small lattice {small}")
     return factors

@@ -361,7 +361,7 @@ swaps |= {
     f"2, LocalRelax {t:g}": two.but(relax_durations=(t,), initial_fraction=0.0) for t in (0.2, 20)
 }
 if every:
-    swaps["2, autoencoder"] = two.but(closure_kind="autoencoder", signs=None)
+    swaps["2, autoencoder"] = two.but(closure_form="autoencoder", signs=None)
 
 # %% tags=["nbval-ignore-output"]
 with run.timed("variants"):

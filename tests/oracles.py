@@ -201,3 +201,54 @@ def ising_algorithm_2(
         chosen = np.searchsorted(running, rng.random() * total, side="right")
         spins.flat[chosen] *= -1
         n_events += 1
+
+
+def predator_prey(
+    fields: np.ndarray,
+    start: int,
+    stop: int,
+    kicks: np.ndarray,
+    *,
+    wrapped: bool,
+    time_step: float,
+    growth: float,
+    threshold: float,
+    prey_diffusion: float,
+    predator_diffusion: float,
+    noise: float,
+) -> np.ndarray:
+    """Euler-Maruyama steps of cells start to stop - 1 among frozen others (paper Eq. 20, App. E).
+
+    fields (B, n, 2), kicks (B, steps, stop - start, 2) standard normal. Matrices of the second
+    difference as the paper writes them, without the cell's length; ends by replication.
+    """
+    n_cells, cells = fields.shape[1], np.arange(start, stop)
+    left, right = np.maximum(cells - 1, 0), np.minimum(cells + 1, n_cells - 1)
+    if wrapped:
+        left, right = np.roll(cells, 1), np.roll(cells, -1)
+    result = fields.copy()
+    for step in range(kicks.shape[1]):
+        u, v = result[:, cells, 0], result[:, cells, 1]
+        reaction = np.stack([u * (1 - u - v), growth * v * (u - threshold)], axis=-1)
+        second = result[:, left] - 2 * result[:, cells] + result[:, right]
+        rates = reaction + np.array([prey_diffusion, predator_diffusion]) * second
+        moved = result[:, cells] + time_step * rates
+        moved = moved + noise * math.sqrt(time_step) * kicks[:, step]
+        result[:, cells] = np.abs(moved)
+    return result
+
+
+def maximum_mean_discrepancy(
+    x: np.ndarray, y: np.ndarray, bandwidths: tuple[float, ...], biased: bool
+) -> float:
+    """Squared MMD of a mixture of Gaussian kernels, pair by pair (paper Sec. III.1)."""
+
+    def mean_kernel(a: np.ndarray, b: np.ndarray, same: bool) -> float:
+        values = []
+        for i, j in itertools.product(range(len(a)), range(len(b))):
+            if biased or not same or i != j:
+                square = float(np.sum((a[i] - b[j]) ** 2))
+                values.append(np.mean([math.exp(-square / (2 * s * s)) for s in bandwidths]))
+        return float(np.mean(values))
+
+    return mean_kernel(x, x, True) + mean_kernel(y, y, True) - 2 * mean_kernel(x, y, False)

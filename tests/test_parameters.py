@@ -1,11 +1,11 @@
-"""The Ising studies at the door: the contract's defaults, and what is refused in which words."""
+"""Studies at the door: the contract's defaults, and what is refused in which words."""
 
 import pytest
 
 from macrodyn_lib.errors import ParameterError
 from macrodyn_lib.parameters import resolve, run_id
 
-ISING, ABLATION = "04_ising", "07_ising_ablation"
+ISING, ABLATION, PREY = "04_ising", "07_ising_ablation", "02_predator_prey"
 # the physics parameters of the contract; they do not depend on the preset
 CONTRACT = {
     ISING: {
@@ -20,6 +20,18 @@ CONTRACT = {
         "test_magnetizations": [-0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75],
     },
     ABLATION: {"temperature": 2.25, "side": 64, "patch_side": 16},
+    PREY: {
+        "a": 3,
+        "b": 0.4,
+        "c": 0,
+        "noise": 0.02,
+        "n_small": 100,
+        "n_large": 200,
+        "n_patches": 5,
+        "closure_dimension": 2,
+        "noise_scale": None,
+        "test_conditions": [(m, k) for m in (0.45, 0.5, 0.55) for k in (0.05, 0.1, 0.15)],
+    },
 }
 
 
@@ -76,6 +88,24 @@ def test_effort_grows_with_the_preset(notebook):
         (ABLATION, {"snapshots": 100}, r"parameter snapshots = 100: .*equal to 512"),
         (ABLATION, {"window": 10}, r"parameter window = 10: .*equal to 50"),
         (ABLATION, {"scope": "some"}, r"parameter scope = 'some': .*'few' or 'all'"),
+        (PREY, {"n_patches": 7}, r"n_patches = 7: must divide n_large = 200 .* 1, 2, 4, 5, 8, 10"),
+        (PREY, {"n_patches": 100}, r"n_patches = 100: .* patches of at least 4 cells"),
+        (PREY, {"n_small": 70}, r"n_small = 70: n_large = 200 must be 2\^a 3\^b 5\^c times"),
+        (PREY, {"n_small": 400}, r"n_small = 400: n_large = 200 must be"),
+        (PREY, {"test_conditions": [[0.5, 0.1], [0.1, 0.2]]}, r"test_conditions = .*\[0.1, 0.2\]"),
+        (PREY, {"test_conditions": [[0.9, -0.2]]}, r"\[0.9, -0.2\], .*v = 1 - m .* is negative"),
+        (PREY, {"test_conditions": []}, r"parameter test_conditions = \[\]: .*at least 1"),
+        (PREY, {"test_conditions": [[0.5]]}, r"parameter test_conditions.0.1 = .*required"),
+        (PREY, {"b": 1}, r"parameter b = 1: .*less than 1"),
+        (PREY, {"a": 0}, r"parameter a = 0: .*greater than 0"),
+        (PREY, {"c": -1}, r"parameter c = -1: .*equal to 0"),
+        (PREY, {"noise": 0}, r"parameter noise = 0: .*greater than 0"),
+        (PREY, {"closure_dimension": 5}, r"parameter closure_dimension = 5: .*equal to 4"),
+        (PREY, {"closure_dimension": 4, "n_large": 140, "n_small": 70, "n_patches": 20},
+         r"closure_dimension = 4: must be <= 3 for patches of 7"),
+        (PREY, {"continuations": 3}, r"parameter continuations = 3: .*multiple of 2"),
+        (PREY, {"rollouts": 10, "members": 3}, r"rollouts = 10: must be >= 25 with members = 3"),
+        (PREY, {"direct_sets": 2}, r"parameter direct_sets = 2: .*equal to 4"),
         (ABLATION, {"field": 0.1}, r"unknown parameter 'field': allowed are preset, seed"),
     ],
 )  # fmt: skip

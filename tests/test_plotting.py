@@ -112,3 +112,72 @@ def test_noise_scales_have_a_line_for_each_boundary_and_duration():
     assert first.get_color() == second.get_color() != third.get_color()
     assert first.get_linestyle() == third.get_linestyle() != second.get_linestyle()
     assert [text.get_text() for text in figure.legends[0].get_texts()][1] == "ghost, δt = 2"
+
+
+def test_discrepancies_shows_every_noise_scale_the_floor_and_k():
+    scales = (1.0, 5.0, 20.0)
+    averages = {scale: Estimate(0.01, 0.001, 4) for scale in scales}
+    figure = plotting.discrepancies(
+        TIMES, {scale: np.ones(5) for scale in scales}, np.full(5, 0.1), averages,
+        Estimate(0.001, 0.0001, 4), n_patches=5,
+    )  # fmt: skip
+    assert labels(figure) == [
+        ("time (1/growth rate of prey)", "squared MMD"),
+        ("noise scale λ", "squared MMD, mean over time"),
+    ]
+    left, right = figure.axes
+    assert legend(left) == ["λ = 1", "λ = 5 = K", "λ = 20", "two direct sets"]
+    assert [panel.get_yscale() for panel in figure.axes] == ["log", "log"]
+    assert [line.get_xdata()[0] for line in right.lines if line.get_linestyle() == ":"] == [5]
+
+
+def test_phase_portraits_draw_each_start_with_its_reference():
+    path = np.random.default_rng(0).uniform(size=(2, 5, 2))
+    figure = plotting.phase_portraits(
+        {"ours": path, "naive": path}, path, ["a", "b"], observables=("u", "v")
+    )
+    assert labels(figure) == [("mean of u", "mean of v")] * 2
+    assert [panel.get_title(loc="left") for panel in figure.axes] == ["a", "b"]
+    np.testing.assert_array_equal(figure.axes[1].lines[0].get_xydata(), path[1])
+
+
+def test_profiles_place_cells_at_their_centres():
+    figure = plotting.profiles({"small": np.array([[1.0, 2.0], [3.0, 4.0]])}, fields=("u", "v"))
+    assert labels(figure) == [("position x (domain = 1)", "density")]
+    u, v = figure.axes[0].lines
+    np.testing.assert_array_equal(u.get_xydata(), [[0.25, 1], [0.75, 3]])
+    np.testing.assert_array_equal(v.get_ydata(), [2, 4])
+
+
+def test_estimates_against_a_setting_have_two_standard_errors():
+    figure = plotting.estimates_against(
+        [0, 2], [Estimate(0.1, 0.01, 4), Estimate(0.2, None)], 0.05, axis="closures",
+        quantity="squared MMD", reference_label="floor",
+    )  # fmt: skip
+    assert labels(figure) == [("closures", "squared MMD")]
+    (panel,) = figure.axes
+    bars = panel.containers[0].lines[2][0].get_segments()
+    np.testing.assert_allclose(bars[0][:, 1], [0.08, 0.12])
+
+
+def test_methods_against_time_have_the_colours_of_the_house():
+    figure = plotting.methods_against_time(
+        TIMES, {"naive": np.ones(5), "ours": np.ones(5), "direct": np.ones(5)},
+        quantity="squared MMD", unit="s", title="",
+    )  # fmt: skip
+    colors = [line.get_color() for line in figure.axes[0].lines]
+    assert colors == [plotting.NAIVE, plotting.OURS, plotting.REFERENCE]
+
+
+def test_fluctuations_against_size_show_learned_exact_and_direct():
+    estimates = [Estimate(0.1, 0.01, 4), Estimate(0.03, 0.003, 4)]
+    figure = plotting.fluctuations_against_size(
+        [10, 100], {"u": estimates, "v": estimates}, {"u": [0.1, 0.03], "v": [0.1, 0.03]},
+        {"u": {10: estimates[0]}, "v": {10: estimates[0]}}, [0.1, 1.0],
+    )  # fmt: skip
+    assert labels(figure) == [
+        ("cells n", "stationary std of the mean"), ("cells n", "seconds a snapshot"),
+    ]  # fmt: skip
+    assert {panel.get_xscale() for panel in figure.axes} == {"log"}
+    proportional = figure.axes[1].lines[1].get_ydata()
+    np.testing.assert_allclose(proportional, [0.1, 1.0])

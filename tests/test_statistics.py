@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import oracles
 import pytest
 
 from macrodyn_lib.statistics import (
@@ -11,7 +12,10 @@ from macrodyn_lib.statistics import (
     binder_cumulant,
     correlation_function,
     jackknife,
+    maximum_mean_discrepancy,
     mean_estimate,
+    mmd_estimate,
+    mmd_permutation_test,
     relative_error,
     relaxation_time,
     structure_factor,
@@ -175,3 +179,74 @@ def test_structure_factor_obeys_parseval():
     squares = [np.square(states.sum(axis=axis)).sum(axis=1) / 6 for axis in (1, 2)]
     np.testing.assert_allclose(everything, np.mean(squares, axis=0))
     np.testing.assert_allclose(half[:, 0], 36 * states.mean(axis=(1, 2)) ** 2)
+
+
+BANDWIDTHS = (0.25, 0.5, 1, 2, 4, 8)
+
+
+def samples(shift=0.0, sizes=(12, 9), seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(sizes[0], 3)), rng.normal(shift, 1, size=(sizes[1], 3))
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_maximum_mean_discrepancy_equals_direct_evaluation(biased):
+    x, y = samples(0.5)
+    value = maximum_mean_discrepancy(x, y, biased=biased)
+    assert value == pytest.approx(
+        oracles.maximum_mean_discrepancy(x, y, BANDWIDTHS, biased), rel=1e-12
+    )
+    # planted: the kernel without its factor 1/2
+    wider = tuple(np.array(BANDWIDTHS) / np.sqrt(2))
+    assert abs(value - oracles.maximum_mean_discrepancy(x, y, wider, biased)) > 1e-3
+
+
+def test_biased_discrepancy_of_a_sample_with_itself_is_zero():
+    x, _ = samples()
+    assert maximum_mean_discrepancy(x, x) == pytest.approx(0, abs=1e-14)
+
+
+def test_unbiased_discrepancy_has_mean_zero_for_equal_laws_and_biased_does_not():
+    pairs = [samples(seed=seed) for seed in range(400)]
+    unbiased = np.array([maximum_mean_discrepancy(*pair, biased=False) for pair in pairs])
+    biased = np.array([maximum_mean_discrepancy(*pair) for pair in pairs])
+    assert abs(oracles.z_of_mean(unbiased, 0.0)) < 4  # false alarm 6e-5
+    assert oracles.z_of_mean(biased, 0.0) > 20
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_jackknife_error_of_the_discrepancy_equals_its_spread(biased):
+    pairs = [samples(1.0, (40, 60), seed) for seed in range(300)]
+    estimates = [mmd_estimate(*pair, biased=biased) for pair in pairs]
+    values = np.array([e.value for e in estimates])
+    assert values[0] == maximum_mean_discrepancy(*pairs[0], biased=biased)
+    errors = np.array([e.standard_error for e in estimates])
+    # the spread of 300 values is known to 4 %, and a jackknife is a little conservative
+    assert 0.88 < np.sqrt(np.square(errors).mean()) / values.std(ddof=1) < 1.2
+
+
+def test_permutation_test_is_level_and_sees_a_shift():
+    rng = np.random.default_rng(1)
+    equal = [
+        mmd_permutation_test(*samples(0.0, (15, 15), seed), rng, permutations=60)
+        for seed in range(150)
+    ]
+    # p is uniform for equal laws: mean 1/2 with standard error 0.29 / sqrt(150); |z| < 4
+    assert abs(np.mean(equal) - 0.508) < 4 * 0.29 / np.sqrt(150)
+    assert np.mean(np.array(equal) < 0.1) < 0.2
+    shifted = mmd_permutation_test(*samples(1.5, (15, 15)), rng, permutations=60)
+    assert shifted == pytest.approx(1 / 61)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "bandwidths", "message"),
+    [
+        (np.zeros((3, 2)), np.zeros((3, 1)), (1,), r"x has shape \(3, 2\), y \(3, 1\): must be"),
+        (np.zeros((1, 2)), np.zeros((3, 2)), (1,), "at least two points"),
+        (np.zeros((3, 2)), np.zeros((3, 2)), (1, 0), "bandwidths = .*: must be positive"),
+        (np.zeros((3, 2)), np.zeros((3, 2)), (), "bandwidths = .*: must be positive"),
+    ],
+)
+def test_discrepancy_raises_for_wrong_samples(x, y, bandwidths, message):
+    with pytest.raises(ValueError, match=message):
+        maximum_mean_discrepancy(x, y, bandwidths)

@@ -31,6 +31,11 @@ class MicroscopicSystem(abc.ABC):
     def lattice_shape(self) -> tuple[int, ...]:
         """Sites along each axis."""
 
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """Axes of one state: those of the lattice, then the fields of a site if it has several."""
+        return self.lattice_shape
+
     @abc.abstractmethod
     def resized(self, size: int) -> Self:
         """The same physics on a lattice of another size."""
@@ -97,6 +102,19 @@ class MicroscopicSystem(abc.ABC):
             f"increments = 'rates': {type(self).__name__} has no rate_moments; use 'sampled'"
         )
 
+    def field_rates(self, states: np.ndarray) -> tuple[np.ndarray, float, float]:
+        """x += h f(x) + s sqrt(h) xi in every component: f (B, *state), s^2, and the time step h.
+
+        For systems of continuous fields whose observables are linear in the state; it makes rate
+        increments of closures possible.
+
+        Raises: ValueError: not such a system.
+        """
+        raise ValueError(
+            f"increments = 'rates': {type(self).__name__} has no field_rates, as closures need; "
+            "use 'sampled'"
+        )
+
     def upsampled(self, states: np.ndarray, factor: int) -> np.ndarray:
         """Enlarge (B, *lattice) by ``factor`` along each axis: every site becomes a block."""
         for axis in range(1, states.ndim):
@@ -152,10 +170,10 @@ def check_integer(name: str, value: int, at_least: int = 1) -> None:
         raise ValueError(f"{name} = {value!r}: must be an integer >= {at_least}")
 
 
-def check_states(states: np.ndarray, lattice_shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless ``states`` is (B, *lattice_shape) and finite."""
-    if states.ndim != 1 + len(lattice_shape) or states.shape[1:] != lattice_shape:
-        raise ValueError(f"states has shape {states.shape}: must be (B, {lattice_shape})")
+def check_states(states: np.ndarray, state_shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless ``states`` is (B, *state_shape) and finite."""
+    if states.ndim != 1 + len(state_shape) or states.shape[1:] != state_shape:
+        raise ValueError(f"states has shape {states.shape}: must be (B, {state_shape})")
     if np.issubdtype(states.dtype, np.floating) and not np.isfinite(states).all():
         raise ValueError("states has non-finite entries (NaN or infinity): all must be finite")
 

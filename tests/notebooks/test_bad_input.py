@@ -30,6 +30,12 @@ def papermill(
     [
         ("01_linear_chain", ("frictoin", "0.2"), "unknown parameter 'frictoin': allowed are"),
         ("01_linear_chain", ("friction", "-1"), "parameter friction = -1: Input should be greater"),
+        ("02_predator_prey", ("n_patches", "7"), "n_patches = 7: must divide n_large = 200"),
+        (
+            "02_predator_prey",
+            ("test_conditions", "[[0.5, 0.1], [0.1, 0.2]]"),
+            "test_conditions = [..., [0.1, 0.2], ...]: |k| must be <= min(m, 1 - m)",
+        ),
         ("03_curie_weiss", ("temperature", "-1.1"), "parameter temperature = -1.1: Input should"),
         ("03_curie_weiss", ("patch_side", "12"), "patch_side = 12: must divide side = 64"),
     ],
