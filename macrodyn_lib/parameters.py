@@ -242,7 +242,7 @@ class IsingAblationParameters(StudyParameters):
                   "continuations": 2, "records": 2, "window": 200, "scope": "few"},
         "quick": {"snapshots": 8192, "members": 4, "rollouts": 32, "training_steps": 600,
                   "continuations": 2, "records": 4, "window": 1000, "scope": "few"},
-        "paper": {"snapshots": 40960, "members": 4, "rollouts": 64, "training_steps": 2000,
+        "paper": {"snapshots": 40960, "members": 4, "rollouts": 64, "training_steps": 1500,
                   "continuations": 4, "records": 8, "window": 3000, "scope": "all"},
     }  # fmt: skip
     side: Annotated[int, Field(ge=4)] = 64

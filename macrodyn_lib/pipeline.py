@@ -744,6 +744,10 @@ class EquilibriumTest:
     replicas: int
     max_step: float
 
+    def but(self, **changes: Any) -> Self:
+        """The same test with some settings changed."""
+        return dataclasses.replace(self, **changes)
+
     @property
     def times(self) -> np.ndarray:
         return np.arange(0, 2 * self.window + self.spacing / 2, self.spacing)

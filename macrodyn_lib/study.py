@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -48,6 +49,25 @@ class Metric(BaseModel):
     reference_kind: ReferenceKind | None
     passed: bool
     criterion: str
+
+    @property
+    def outright(self) -> bool | None:
+        """Does the criterion hold without its allowance for noise? None: it is nothing but that.
+
+        A goal that is missed, or not resolved, can pass for want of precision; a reader should see.
+        """
+        if bound := re.match(r"value (<=|>) (\S+)", self.criterion):
+            limit = float(bound[2])
+            return self.value <= limit if bound[1] == "<=" else self.value > limit
+        if self.reference is None:
+            return None
+        tolerance = 0.0
+        for amount, percent, what in re.findall(
+            r"([\d.e+-]+)(%?)( of the reference| standard errors)?(?= \+|$)", self.criterion
+        ):
+            if what != " standard errors":
+                tolerance += float(amount) * (abs(self.reference) / 100 if percent else 1)
+        return abs(self.value - self.reference) <= tolerance if tolerance > 0 else None
 
 
 class Results(BaseModel):
@@ -179,7 +199,7 @@ class Run:
             tolerance = absolute + (relative or 0.0) * abs(reference)
             multiple = estimate.allowance(z) if z > 0 else 0.0
             passed = abs(value - reference) <= tolerance + multiple * combined
-            allowed = [f"{relative:.0%} of the reference"] if relative is not None else []
+            allowed = [f"{100 * relative:.4g}% of the reference"] if relative is not None else []
             allowed += [f"{absolute:g}"] if absolute > 0 else []
             allowed += [f"{multiple:.2g} standard errors"] if z > 0 else []
             criterion = "|value - reference| <= " + " + ".join(allowed)

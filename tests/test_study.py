@@ -145,8 +145,36 @@ def test_reported_metric_is_not_judged_and_says_so(run):
     run.report("alone", Estimate(5.0))
     finding, alone = run.metrics["finding"], run.metrics["alone"]
     assert finding.criterion == alone.criterion == "reported, not judged"
+    assert finding.outright is alone.outright is None
     assert finding.passed and (finding.value, finding.reference) == (5.0, 1.0)
     assert (alone.standard_error, alone.reference) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "value", "outright"),
+    [
+        ({"reference": 2.0, "kind": "exact", "relative": 0.1, "z": 3}, 2.19, True),
+        ({"reference": 2.0, "kind": "exact", "relative": 0.1, "z": 3}, 2.21, False),
+        ({"reference": -2.0, "kind": "exact", "relative": 0.005, "z": 3}, -2.009, True),
+        ({"reference": -2.0, "kind": "exact", "relative": 0.005, "z": 3}, -2.011, False),
+        (
+            {"reference": 2.0, "kind": "exact", "relative": 0.1, "absolute": 0.05, "z": 3},
+            2.24,
+            True,
+        ),
+        ({"reference": 0, "kind": "exact", "absolute": 0.01, "z": 3}, 0.011, False),
+        ({"reference": 0, "kind": "exact", "absolute": 1e-5, "z": 3}, 0.9e-5, True),
+        ({"reference": 2.0, "kind": "exact", "z": 3}, 2.01, None),
+        ({"below": 1e-3, "z": 3}, 0.9e-3, True),
+        ({"below": 1e-3, "z": 3}, 1.1e-3, False),
+        ({"above": 0.5, "z": 3}, 0.4, False),
+        ({"above": 0.5}, 0.6, True),
+    ],
+)
+def test_metric_says_whether_its_goal_holds_without_the_noise(run, criterion, value, outright):
+    run.check("metric", Estimate(value, 0.1, 4), **criterion)
+    assert run.metrics["metric"].passed
+    assert run.metrics["metric"].outright is outright
 
 
 @pytest.mark.parametrize(
