@@ -440,6 +440,8 @@ with run.timed("scaling"):
         system, recipe.but(duration=0.1, members=4), sizes, snapshots=32,
         patches_per_snapshot=2000, relax=0.5, rng=run.stream("scaling"), description="sizes",
     )  # fmt: skip
+
+# %% tags=["nbval-ignore-output"]
 uniform = np.diag(dataclasses.replace(exact, n_cells=1).mean_covariance())
 means = [np.sqrt(uniform / n) for n in sizes]
 for n, predicted in zip(sizes, means, strict=True):
@@ -461,6 +463,8 @@ with run.timed("direct scaling"):
             values = late.observables[..., field]
             direct_std[name][n] = statistics.jackknife(values, lambda kept: float(kept.std()))
             run.report(f"scaling.{n}.direct_std_{name}", direct_std[name][n])
+
+# %% tags=["nbval-ignore-output"]
 figure = md.plotting.fluctuations_against_size(
     sizes, {name: [scaling[n][f"std_{name}"] for n in sizes] for name in direct_std},
     {name: [m[field] for m in means] for field, name in enumerate(direct_std)}, direct_std,
