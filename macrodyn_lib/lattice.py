@@ -137,9 +137,14 @@ class Patching:
             shape.append(count)
         return dataclasses.replace(patch, start=tuple(starts), shape=tuple(shape))
 
-    def split(self, states: np.ndarray) -> np.ndarray:
-        """(B, *lattice) -> (B, K, *patch), the partition."""
-        patches = dataclasses.replace(self, stride=None).patches(states.shape[1:])
+    def split(self, states: np.ndarray, lattice_shape: tuple[int, ...] | None = None) -> np.ndarray:
+        """(B, *lattice) -> (B, K, *patch), the partition.
+
+        lattice_shape: None: all axes but the first; where sites have several fields, in a last
+        axis, it says which axes are cut.
+        """
+        shape = states.shape[1:] if lattice_shape is None else lattice_shape
+        patches = dataclasses.replace(self, stride=None).patches(shape)
         return np.stack([patch.extract(states) for patch in patches], axis=1)
 
     def assemble(self, parts: np.ndarray, lattice_shape: tuple[int, ...]) -> np.ndarray:
@@ -147,7 +152,8 @@ class Patching:
         patches = dataclasses.replace(self, stride=None).patches(lattice_shape)
         if parts.shape[1] != len(patches):
             raise ValueError(f"parts has {parts.shape[1]} patches: must be {len(patches)}")
-        states = np.empty((len(parts), *lattice_shape), dtype=parts.dtype)
+        fields = parts.shape[2 + len(lattice_shape) :]
+        states = np.empty((len(parts), *lattice_shape, *fields), dtype=parts.dtype)
         for k, patch in enumerate(patches):
             states[patch.selection] = parts[:, k]
         return states

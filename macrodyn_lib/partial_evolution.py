@@ -39,7 +39,7 @@ def latent_states(
     observables = system.observables(states)
     if closure is None:
         return observables
-    patches = patching.split(states)
+    patches = patching.split(states, system.lattice_shape)
     values = closure(patches.reshape(-1, *patches.shape[2:]))
     return np.column_stack([observables, values.reshape(*patches.shape[:2], -1).mean(axis=1)])
 
@@ -169,9 +169,9 @@ def evolve_patches(
         raise ValueError("boundary = 'buffer': events of the rim would count; give duration")
     if duration is not None:
         check_number("duration", duration, above=0)
-    if snapshots.lattice_shape != system.lattice_shape:
+    if snapshots.states.shape[1:] != system.state_shape:
         raise ValueError(
-            f"snapshots have lattice {snapshots.lattice_shape}: must be {system.lattice_shape}"
+            f"snapshots have lattice {snapshots.states.shape[1:]}: must be {system.state_shape}"
         )
     patches = patching.patches(system.lattice_shape, periodic=system.periodic)
     check_integer("patches_per_snapshot", patches_per_snapshot)

@@ -43,8 +43,9 @@ def _group_array(record: object, groups: np.ndarray | None, count: int) -> None:
 class Snapshots:
     """Microscopic states drawn for training, D_s or D of the paper.
 
-    states: (N, *lattice).  groups: (N,) integers, the small trajectory each one descends from;
-    data is split by group, never by row.
+    states: (N, *lattice), where sites have several fields with a last axis for these.
+    groups: (N,) integers, the small trajectory each one descends from; data is split by group,
+    never by row.
     """
 
     states: np.ndarray

@@ -28,6 +28,11 @@ class MicroscopicSystem(abc.ABC):
     def lattice_shape(self) -> tuple[int, ...]:
         """Sites along each axis."""
 
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """Axes of one state: those of the lattice, then the fields of a site if it has several."""
+        return self.lattice_shape
+
     @abc.abstractmethod
     def resized(self, size: int) -> Self:
         """The same physics on a lattice of another size."""
@@ -149,10 +154,10 @@ def check_integer(name: str, value: int, at_least: int = 1) -> None:
         raise ValueError(f"{name} = {value!r}: must be an integer >= {at_least}")
 
 
-def check_states(states: np.ndarray, lattice_shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless ``states`` is (B, *lattice_shape) and finite."""
-    if states.ndim != 1 + len(lattice_shape) or states.shape[1:] != lattice_shape:
-        raise ValueError(f"states has shape {states.shape}: must be (B, {lattice_shape})")
+def check_states(states: np.ndarray, state_shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless ``states`` is (B, *state_shape) and finite."""
+    if states.ndim != 1 + len(state_shape) or states.shape[1:] != state_shape:
+        raise ValueError(f"states has shape {states.shape}: must be (B, {state_shape})")
     if np.issubdtype(states.dtype, np.floating) and not np.isfinite(states).all():
         raise ValueError("states has non-finite entries (NaN or infinity): all must be finite")
 
