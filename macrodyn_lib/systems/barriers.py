@@ -137,7 +137,7 @@ class BarrierModel:
             attempt_rate,
             beta,
             self.parameters,
-            self.offsets,
+            (self.offsets + self.reach).astype(np.uint32),
             np.zeros((self.memory, kernels.KEY_WORDS), dtype=np.uint64),
             np.empty((self.memory, 8)),
             np.empty(len(self.offsets), dtype=np.uint8),
