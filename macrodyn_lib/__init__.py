@@ -17,8 +17,11 @@ _HOME = {
     "LinearChain": "systems.linear_chain",
     "CurieWeiss": "systems.curie_weiss",
     "Ising": "systems.ising",
+    "NbMoTa": "systems.nbmota",
+    "BarrierModel": "systems.barriers",
     "LocalRelax": "upsampling",
     "upsample": "upsampling",
+    "tile_snapshots": "upsampling",
     "relax_ladder": "upsampling",
     "relaxed_initial_states": "upsampling",
     "evolve_patches": "partial_evolution",
@@ -44,6 +47,8 @@ _HOME = {
     "ParameterError": "errors",
     "CheckpointError": "errors",
     "DivergedError": "errors",
+    "WeightsError": "errors",
+    "WeightsNotFoundError": "errors",
 }
 _MODULES = {"closure", "exact", "pipeline", "plotting", "statistics", "study", "widgets"}
 

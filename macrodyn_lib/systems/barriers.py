@@ -209,6 +209,7 @@ def network_model() -> BarrierModel:
 @functools.cache
 def _network_of(folder: str | None) -> BarrierModel:
     weights = _fetched_weights() if folder is None else _weights_in(Path(folder))
+    model = network_of_weights(weights)
     digest = hashlib.sha256()
     for name in _weight_shapes():
         digest.update(np.ascontiguousarray(weights[name], dtype="<f4").tobytes())
@@ -216,7 +217,7 @@ def _network_of(folder: str | None) -> BarrierModel:
         raise WeightsError(
             f"network weights have sha256 {digest.hexdigest()}: must be {WEIGHTS_SHA256}"
         )
-    return network_of_weights(weights)
+    return model
 
 
 def network_of_weights(weights: dict[str, np.ndarray]) -> BarrierModel:
