@@ -280,18 +280,20 @@ def alloy_kmc(
     events: int,
     rng: np.random.Generator,
     active: np.ndarray | None = None,
+    start: tuple[int, ...] = (0, 0, 0),
     mean_waits: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]:
     """Residence-time algorithm for all vacancies of one BCC state, everything anew each event.
 
     rate = 1e13 exp(-E / (k_B T)) for ``barriers(grid, voxel)`` (8,); zero onto another vacancy and
     out of the sites where ``active`` (a state of booleans) is False, where vacancies stand still.
+    Vacancies are numbered in C order of the cells, counted from ``start``, corner before centre.
     Returns the state, the time of each event, and the events (vacancy, hop). Draws: wait, choice.
     """
     grid, time, times, log = alloy_grid(state), 0.0, [], []
     free = np.ones(grid.shape, bool) if active is None else alloy_grid(active) == 1
-    # vacancies are numbered in C order of the cells, corner before centre
-    cells = np.argwhere((state == 0) & (True if active is None else active))
+    cells = np.argwhere((state == 0) & (True if active is None else active)).tolist()
+    cells.sort(key=lambda c: [(c[i] - start[i]) % state.shape[i] for i in range(3)] + [c[3]])
     vacancies = [tuple(int(2 * c + b) for c in cell) for *cell, b in cells]
     for _ in range(events):
         rates = np.zeros((len(vacancies), 8))

@@ -54,7 +54,9 @@ def random_weights(seed=0):
     rng, weights = np.random.default_rng(seed), {}
     for key, shape in module._weight_shapes().items():
         values = rng.standard_normal(shape) * 0.1
-        weights[key] = (1 + np.abs(values) if key.endswith(("gamma", "var")) else values).astype("f4")
+        weights[key] = (1 + np.abs(values) if key.endswith(("gamma", "var")) else values).astype(
+            "f4"
+        )
     weights["dense4_bias"][:] = 1.5
     return weights
 
@@ -338,9 +340,10 @@ def test_fit_recovers_a_pair_model_from_its_barriers():
     for r_squared, error in pair_fit.quality(fitted, hops).values():
         assert r_squared > 1 - 1e-10 and error < 1e-6
     wrong = dataclasses.replace(hops, forward=hops.backward, backward=hops.forward)  # planted
-    assert pair_fit.quality(linear_model("wrong", *pair_fit.fit_pair_model(wrong)), hops)[
-        "E - E'"
-    ][0] < 0
+    assert (
+        pair_fit.quality(linear_model("wrong", *pair_fit.fit_pair_model(wrong)), hops)["E - E'"][0]
+        < 0
+    )
 
 
 def test_stored_quality_of_the_pair_model_is_what_the_design_asks_for():
