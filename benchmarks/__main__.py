@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from benchmarks import curie_weiss, ising, training
+from benchmarks import curie_weiss, ising, nbmota, training
 from benchmarks.timing import Comparison, compare
 
 BENCHMARKS: dict[str, list[Callable[[], Comparison]]] = {
@@ -41,6 +41,7 @@ BENCHMARKS: dict[str, list[Callable[[], Comparison]]] = {
         ),
     ],
     "ising": ising.BENCHMARKS,
+    "nbmota": nbmota.BENCHMARKS,
 }
 
 

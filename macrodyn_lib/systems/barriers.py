@@ -208,8 +208,15 @@ def network_model() -> BarrierModel:
 
 @functools.cache
 def _network_of(folder: str | None) -> BarrierModel:
+    del folder  # loaded once for each
+    return network_of_weights(load_weights())
+
+
+def load_weights() -> dict[str, np.ndarray]:
+    """The published weights, checked; where they come from and what is raised: ``network_model``."""
+    folder = os.environ.get("MACRODYN_DATA")
     weights = _fetched_weights() if folder is None else _weights_in(Path(folder))
-    model = network_of_weights(weights)
+    _check_weights(weights)
     digest = hashlib.sha256()
     for name in _weight_shapes():
         digest.update(np.ascontiguousarray(weights[name], dtype="<f4").tobytes())
@@ -217,7 +224,7 @@ def _network_of(folder: str | None) -> BarrierModel:
         raise WeightsError(
             f"network weights have sha256 {digest.hexdigest()}: must be {WEIGHTS_SHA256}"
         )
-    return model
+    return weights
 
 
 def network_of_weights(weights: dict[str, np.ndarray]) -> BarrierModel:
@@ -225,11 +232,7 @@ def network_of_weights(weights: dict[str, np.ndarray]) -> BarrierModel:
 
     Raises: WeightsError: an array is missing, of another shape, or not finite.
     """
-    for key, shape in _weight_shapes().items():
-        if key not in weights:
-            raise WeightsError(f"network weights have no {key}: must have {shape}")
-        if weights[key].shape != shape or not np.isfinite(weights[key]).all():
-            raise WeightsError(f"{key} has shape {weights[key].shape}: must be {shape}, finite")
+    _check_weights(weights)
     offsets = window_offsets(NETWORK_REACH_SQUARED)
     folded = []
     for layer in range(N_HIDDEN):
@@ -269,6 +272,14 @@ def turned_windows(offsets: np.ndarray) -> np.ndarray:
         sources = np.column_stack([*turned[i, j], k * z])
         order[d] = [number[tuple(site)] for site in sources.tolist()]
     return order
+
+
+def _check_weights(weights: dict[str, np.ndarray]) -> None:
+    for key, shape in _weight_shapes().items():
+        if key not in weights:
+            raise WeightsError(f"network weights have no {key}: must have {shape}")
+        if weights[key].shape != shape or not np.isfinite(weights[key]).all():
+            raise WeightsError(f"{key} has shape {weights[key].shape}: must be {shape}, finite")
 
 
 def _weight_shapes() -> dict[str, tuple[int, ...]]:

@@ -92,7 +92,9 @@ def write_lammps_dump(path: Path, states: np.ndarray, steps: np.ndarray | None =
         for step, state in zip(steps, states, strict=True):
             file.write(
                 f"ITEM: TIMESTEP\n{step}\nITEM: NUMBER OF ATOMS\n{state.size}\n"
-                f"ITEM: BOX BOUNDS pp pp pp\n" + 3 * f"0 {edge:.4f}\n" + "ITEM: ATOMS id type x y z\n"
+                f"ITEM: BOX BOUNDS pp pp pp\n"
+                + 3 * f"0 {edge:.4f}\n"
+                + "ITEM: ATOMS id type x y z\n"
             )
             codes = enumerate(zip(state.ravel(), where, strict=True), 1)
             file.writelines(f"{row} {code} {place}\n" for row, (code, place) in codes)
@@ -116,7 +118,9 @@ def read_lammps_dump(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 "ITEM: TIMESTEP", "ITEM: NUMBER OF ATOMS", "ITEM: BOX BOUNDS",
                 "ITEM: ATOMS id type x y z",
             ]:  # fmt: skip
-                raise ValueError(f"{path}: frame {len(states)} is no dump of id type x y z: {titles}")
+                raise ValueError(
+                    f"{path}: frame {len(states)} is no dump of id type x y z: {titles}"
+                )
             bounds = np.array([row.split() for row in head[5:8]], dtype=np.float64)
             edges = bounds[:, 1] - bounds[:, 0]
             if not np.allclose(edges, edges[0]):
