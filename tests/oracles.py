@@ -208,7 +208,7 @@ BOLTZMANN = 8.617333e-5  # eV/K
 
 
 def alloy_grid(state: np.ndarray) -> np.ndarray:
-    """Species codes on the voxel grid (2 X, 2 Y, 2 Z) of one BCC state (X, Y, Z, 2); -1: no site."""
+    """Species codes of one BCC state (X, Y, Z, 2) on its voxels (2 X, 2 Y, 2 Z); -1: no site."""
     grid = np.full([2 * extent for extent in state.shape[:3]], -1)
     grid[::2, ::2, ::2] = state[..., 0]
     grid[1::2, 1::2, 1::2] = state[..., 1]
@@ -224,7 +224,11 @@ def neighbour_shell(grid: np.ndarray, voxel: tuple[int, ...], squared: int) -> l
     """Species at a squared distance from a voxel, periodic."""
     reach = math.isqrt(squared)
     return [
-        int(grid[tuple((c + o) % extent for c, o, extent in zip(voxel, way, grid.shape))])
+        int(
+            grid[
+                tuple((c + o) % extent for c, o, extent in zip(voxel, way, grid.shape, strict=True))
+            ]
+        )
         for way in itertools.product(range(-reach, reach + 1), repeat=3)
         if sum(o * o for o in way) == squared and len({o % 2 for o in way}) == 1
     ]
@@ -249,7 +253,7 @@ def network_barriers(
     with a vacancy are 0. For each hop it is turned in the xy plane, and flipped along z, so that
     the hop points to (1, 1, 1).
     """
-    axes = [np.arange(c - 4, c + 5) % extent for c, extent in zip(vacancy, grid.shape)]
+    axes = [np.arange(c - 4, c + 5) % extent for c, extent in zip(vacancy, grid.shape, strict=True)]
     offsets = np.stack(np.meshgrid(*3 * [np.arange(-4, 5)], indexing="ij"))
     window = np.where((offsets**2).sum(axis=0) <= 21, np.maximum(grid[np.ix_(*axes)], 0), 0)
     barriers = []
@@ -300,7 +304,7 @@ def alloy_kmc(
         for v, voxel in enumerate(vacancies):
             energies = barriers(grid, voxel)
             for d, way in enumerate(HOPS):
-                target = tuple((c + o) % e for c, o, e in zip(voxel, way, grid.shape))
+                target = tuple((c + o) % e for c, o, e in zip(voxel, way, grid.shape, strict=True))
                 if grid[target] > 0 and free[target]:
                     rates[v, d] = 1e13 * math.exp(-energies[d] / (BOLTZMANN * temperature))
         running = np.cumsum(rates.ravel())
@@ -308,7 +312,7 @@ def alloy_kmc(
         chosen = int(np.searchsorted(running, rng.random() * running[-1], side="right"))
         v, d = divmod(chosen, 8)
         voxel = vacancies[v]
-        target = tuple((c + o) % e for c, o, e in zip(voxel, HOPS[d], grid.shape))
+        target = tuple((c + o) % e for c, o, e in zip(voxel, HOPS[d], grid.shape, strict=True))
         grid[voxel], grid[target] = grid[target], 0
         vacancies[v] = target
         times.append(time)
@@ -325,14 +329,14 @@ def saddle_energy(
     energies: np.ndarray,
 ) -> float:
     """E0 of a hop: a constant, and for each site one energy by its distances from the two ends."""
-    target = tuple((c + o) % e for c, o, e in zip(vacancy, way, grid.shape))
+    target = tuple((c + o) % e for c, o, e in zip(vacancy, way, grid.shape, strict=True))
     a = grid[target] - 1
     total = float(constants[a])
     for offset in itertools.product(range(-6, 7), repeat=3):
         here = sum(o * o for o in offset)
-        there = sum((o - w) ** 2 for o, w in zip(offset, way))
+        there = sum((o - w) ** 2 for o, w in zip(offset, way, strict=True))
         near_far = (min(here, there), max(here, there))
         if len({o % 2 for o in offset}) == 1 and 0 not in near_far and near_far in orbits:
-            site = tuple((c + o) % e for c, o, e in zip(vacancy, offset, grid.shape))
+            site = tuple((c + o) % e for c, o, e in zip(vacancy, offset, grid.shape, strict=True))
             total += energies[orbits.index(near_far), a, grid[site]]
     return total

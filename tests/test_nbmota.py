@@ -20,7 +20,6 @@ from macrodyn_lib.systems.barriers import (
     PAIR_FILE,
     BarrierModel,
     network_of_weights,
-    pair_model,
     read_pair_coefficients,
     window_offsets,
 )
@@ -242,7 +241,7 @@ def test_order_obeys_the_sum_rules_on_every_record():
 
 
 def test_escape_between_two_states_equals_the_exact_law():
-    """A vacancy among frozen atoms in one cell: two sites, P(other at t) = a (1 - e^-(a+b)t)/(a+b)."""
+    """One cell, two sites, the rest frozen: P(other site at t) = a (1 - e^-(a + b) t) / (a + b)."""
     state = PAIR.initial_states(1, np.random.default_rng(4))[0]
     corner = np.argwhere(state == 0)[0]
     state[tuple(corner)], state[0, 0, 0, 0] = state[0, 0, 0, 0], 0
@@ -289,7 +288,7 @@ def run_logged_whole(system, state, events):
 
 
 def hop_products(directions, extent, hops):
-    """Cosine between successive hops of the same atom, for all atoms; the vacancy's path is given."""
+    """Cosine between successive hops of the same atom, for all atoms, from the vacancy's hops."""
     last = np.full((extent,) * 3, -1)  # direction in which the atom now at a voxel came
     voxel, products = (0, 0, 0), []
     for d in directions:
@@ -376,7 +375,7 @@ def test_patch_wrapped_on_itself_is_a_small_lattice():
 
 def test_patch_without_vacancy_stands_still():
     state = crowded_state(vacancies=1)
-    x, y, z, _ = np.argwhere(state == 0)[0]
+    x = np.argwhere(state == 0)[0, 0]
     patch = Patch(start=(int(x) + 1, 0, 0), shape=(2, 4, 4), lattice_shape=(4, 4, 4))
     evolved = PAIR.evolve_patch(state[None], patch, 1.0, np.random.default_rng(0))
     np.testing.assert_array_equal(evolved[0], state)

@@ -10,7 +10,7 @@ only for vacancies whose window changed, and chosen from a binary tree of sums.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numba
@@ -69,14 +69,23 @@ class Vacancies(NamedTuple):
     at: np.ndarray
 
 
-def lattice_of(
-    shape: tuple[int, int, int], box: tuple[int, int, int, int, int, int], reach: int
-) -> Lattice:
-    """Index tables of a periodic lattice for windows of up to ``reach`` voxels."""
+def lattice_of(shape: Sequence[int], box: Sequence[int], reach: int) -> Lattice:
+    """Index tables of a periodic lattice for windows of up to ``reach`` voxels.
+
+    shape: cells along each axis; box: first cell and number of cells of the part that evolves.
+    """
+    nx, ny, nz = shape
+    first_x, first_y, first_z, wide_x, wide_y, wide_z = box
     x, y, z = (np.arange(-reach, 2 * extent + reach) % (2 * extent) for extent in shape)
     # all coordinates of a site have the parity of z, which tells centre from corner
-    columns = (2 * shape[1] * shape[2] * (x // 2), 2 * shape[2] * (y // 2), 2 * (z // 2) + z % 2)
-    return Lattice(shape, box, box[3:] == shape, reach, columns)
+    columns = (2 * ny * nz * (x // 2), 2 * nz * (y // 2), 2 * (z // 2) + z % 2)
+    return Lattice(
+        (nx, ny, nz),
+        (first_x, first_y, first_z, wide_x, wide_y, wide_z),
+        (wide_x, wide_y, wide_z) == (nx, ny, nz),
+        reach,
+        columns,
+    )
 
 
 @numba.njit(nogil=True)
@@ -90,7 +99,7 @@ def _pack_and_hash(window: np.ndarray, key: np.ndarray) -> int:
     for word in key:  # multiply and shift (as in splitmix64), word after word
         mixed = (mixed ^ word) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
-    return np.int64(mixed >> np.uint64(2))
+    return int(np.int64(mixed >> np.uint64(2)))
 
 
 @numba.njit(nogil=True)
@@ -288,7 +297,8 @@ def linear_barriers(
 @numba.njit(nogil=True)
 def _hopping(window: np.ndarray, d: int) -> int:
     """Row of a table by hopping species; a vacancy there counts as anything, it cannot hop."""
-    return max(np.int64(window[d]), 1) - 1
+    kind = np.int64(window[d])
+    return int(kind - 1) if kind > 0 else 0
 
 
 def compiled(evaluate: Barriers) -> Callable[..., None]:
@@ -477,16 +487,18 @@ _network, _linear = compiled(network_barriers), compiled(linear_barriers)
 
 # Of our own models the compiled code is kept between processes.
 @numba.njit(nogil=True, cache=True)
-def evolve_network(
+def evolve_network(  # type: ignore[no-untyped-def]
     lattice, hops, states, stops, max_events, mean_waits, rng, times, counts, kept, log
-):  # type: ignore[no-untyped-def]
+):
+    """The event loop with ``network_barriers``."""
     _network(lattice, hops, states, stops, max_events, mean_waits, rng, times, counts, kept, log)
 
 
 @numba.njit(nogil=True, cache=True)
-def evolve_linear(
+def evolve_linear(  # type: ignore[no-untyped-def]
     lattice, hops, states, stops, max_events, mean_waits, rng, times, counts, kept, log
-):  # type: ignore[no-untyped-def]
+):
+    """The event loop with ``linear_barriers``."""
     _linear(lattice, hops, states, stops, max_events, mean_waits, rng, times, counts, kept, log)
 
 

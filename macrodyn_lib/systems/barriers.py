@@ -213,7 +213,7 @@ def _network_of(folder: str | None) -> BarrierModel:
 
 
 def load_weights() -> dict[str, np.ndarray]:
-    """The published weights, checked; where they come from and what is raised: ``network_model``."""
+    """The published weights, checked; whence, and what is raised: see ``network_model``."""
     folder = os.environ.get("MACRODYN_DATA")
     weights = _fetched_weights() if folder is None else _weights_in(Path(folder))
     _check_weights(weights)
@@ -337,8 +337,8 @@ def published_weights(path: Path) -> dict[str, np.ndarray]:
             pickled = file.read()
         buffers = [
             argument
-            for opcode, argument, _ in pickletools.genops(pickled)
-            if opcode.name in ("SHORT_BINBYTES", "BINBYTES", "BINBYTES8") and len(argument) % 4 == 0
+            for _, argument, _ in pickletools.genops(pickled)
+            if isinstance(argument, bytes) and len(argument) % 4 == 0
         ]
         return {
             name: np.frombuffer(buffer, dtype="<f4").reshape(shape)

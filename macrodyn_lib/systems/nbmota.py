@@ -76,8 +76,9 @@ class NbMoTa(MicroscopicSystem):
     @property
     def model(self) -> BarrierModel:
         """The barrier model itself."""
-        named = isinstance(self.barrier_model, str)
-        return barrier_model(self.barrier_model) if named else self.barrier_model
+        if isinstance(self.barrier_model, BarrierModel):
+            return self.barrier_model
+        return barrier_model(self.barrier_model)
 
     @property
     def lattice_shape(self) -> tuple[int, ...]:
@@ -100,7 +101,7 @@ class NbMoTa(MicroscopicSystem):
         return dataclasses.replace(self, cells=size)
 
     def composition(self) -> np.ndarray:
-        """Sites by species code (4,): vacancies, then as many Nb as Mo, a third each, Ta the rest."""
+        """Sites by species code (4,): vacancies; Nb, and as many Mo, a third of the atoms; Ta."""
         third = (self.n_sites - self.n_vacancies) // 3
         return np.array(
             [self.n_vacancies, third, third, self.n_sites - self.n_vacancies - 2 * third]
@@ -251,7 +252,7 @@ class NbMoTa(MicroscopicSystem):
     def assembled(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Recolour random atoms until there are as many of each species as ``composition`` says.
 
-        Vacancies stay as they are. Source: published code (there Nb against Mo, then Mo against Ta).
+        Vacancies stay as they are. Source: published code (Nb against Mo, then Mo against Ta).
         """
         self._check(states)
         states = np.array(states, dtype=np.uint8)
@@ -309,8 +310,8 @@ class NbMoTa(MicroscopicSystem):
     def _hop(
         self,
         flat: np.ndarray,
-        shape: tuple[int, ...],
-        box: tuple[int, ...],
+        shape: Sequence[int],
+        box: Sequence[int],
         stops: np.ndarray,
         max_events: int,
         mean_waits: bool,

@@ -11,7 +11,6 @@ Needs the network's weights and some two minutes; writes the same file again fro
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -163,14 +162,16 @@ def quality(model: BarrierModel, hops: Hops) -> dict[str, tuple[float, float]]:
 
 
 def sampled_states(rng: np.random.Generator) -> np.ndarray:
-    """Alloys of 1024 sites along runs with the network, and random ones, the vacancy moved about."""
+    """1024 sites along runs with the network, and random ones, the vacancy moved about."""
     system = NbMoTa(cells=8)
     states = [system.initial_states(4 * SNAPSHOTS, rng)]
     for temperature in tqdm(TEMPERATURES, desc="runs"):
         at = dataclasses.replace(system, temperature=temperature)
         start = at.initial_states(1, rng)
         events = 100_000 if temperature < 1500 else 20_000
-        states.append(at.simulate_events(start, events, SNAPSHOTS, rng, keep_states=True)[2][0])
+        kept = at.simulate_events(start, events, SNAPSHOTS, rng, keep_states=True)[2]
+        assert kept is not None  # keep_states
+        states.append(kept[0])
     moved = np.repeat(np.concatenate(states), MOVES, axis=0)
     for state in moved.reshape(len(moved), -1):
         vacancy, other = np.flatnonzero(state == 0)[0], rng.integers(len(state))
@@ -180,7 +181,7 @@ def sampled_states(rng: np.random.Generator) -> np.ndarray:
 
 def main(path: Path) -> None:
     rng = stream(0, "pair model")
-    network: Any = barrier_model("network")
+    network = barrier_model("network")
     states = sampled_states(rng)
     hops = collect_hops(network, states)
     # whole snapshots are held out, with all places of the vacancy

@@ -54,7 +54,8 @@ def read_extended_xyz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
     Raises: ValueError: a frame is damaged, or its atoms are not on this lattice.
     """
-    states, times = [], []
+    states: list[np.ndarray] = []
+    times: list[float] = []
     with path.open() as file:
         while line := file.readline():
             count, header = _count(path, line), file.readline()
@@ -109,7 +110,8 @@ def read_lammps_dump(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     Raises: ValueError: a frame is damaged, or its atoms are not on this lattice.
     """
-    states, steps = [], []
+    states: list[np.ndarray] = []
+    steps: list[int] = []
     with path.open() as file:
         while line := file.readline():
             head = [line, *(file.readline() for _ in range(8))]
