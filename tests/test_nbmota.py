@@ -73,9 +73,8 @@ def run_logged(system, state, events, rng, box=(0, 0, 0, 4, 4, 4), mean_waits=Fa
     """State, time of every event, and the log of the compiled kernel."""
     flat = state.reshape(1, -1).copy()
     log = np.full((1, events, 2), -1)
-    kept = np.empty((1, 0, flat.shape[1]), dtype=np.uint8)
     stops = np.full(events, np.inf)
-    times, _ = system._hop(flat, state.shape[:3], box, stops, 1, mean_waits, rng, kept, log)
+    times = system._hop(flat, state.shape[:3], box, stops, 1, mean_waits, rng, log=log)
     return flat.reshape(state.shape), times[0], [tuple(event) for event in log[0].tolist()]
 
 
@@ -147,11 +146,10 @@ def test_updated_rates_equal_rates_computed_anew(system, part):
     """Each mean wait of a run, 1 / R, against that of a run which starts from the same state."""
     box = (0, 0, 0, 4, 4, 4) if part == "whole" else (3, 1, 2, 2, 3, 4)
     flat = crowded_state(vacancies=20).reshape(1, -1)
-    kept, log = np.empty((1, 2000, 128), dtype=np.uint8), np.empty((1, 0, 2), dtype=np.int64)
+    kept = np.empty((1, 2000, 128), dtype=np.uint8)
     stops, rng = np.full(2000, np.inf), np.random.default_rng(2)
-    times, _ = system._hop(flat, (4, 4, 4), box, stops, 1, True, rng, kept, log)
-    anew, no_states = kept[0, :-1].copy(), np.empty((1999, 0, 128), dtype=np.uint8)
-    fresh, _ = system._hop(anew, (4, 4, 4), box, stops[:1], 1, True, rng, no_states)
+    times = system._hop(flat, (4, 4, 4), box, stops, 1, True, rng, kept)
+    fresh = system._hop(kept[0, :-1].copy(), (4, 4, 4), box, stops[:1], 1, True, rng)
     np.testing.assert_allclose(np.diff(times[0]), fresh[:, 0], rtol=1e-9)
     assert np.ptp(fresh) > 0.1 * fresh.mean()
     elsewhere = np.roll(fresh[:, 0], 1)  # planted: rates that are one event old
@@ -279,11 +277,9 @@ def test_tracer_correlation_equals_that_of_the_bcc_lattice():
 
 def run_logged_whole(system, state, events):
     flat, log = state.reshape(1, -1).copy(), np.empty((1, events, 2), dtype=np.int64)
-    kept = np.empty((1, 0, flat.shape[1]), dtype=np.uint8)
     box, rng = (0, 0, 0, *state.shape[:3]), np.random.default_rng(7)
-    times, _ = system._hop(
-        flat, state.shape[:3], box, np.array([np.inf]), events, False, rng, kept, log
-    )
+    stops = np.array([np.inf])
+    times = system._hop(flat, state.shape[:3], box, stops, events, False, rng, log=log)
     return flat, times, log[0, :, 1]
 
 
@@ -371,6 +367,18 @@ def test_patch_wrapped_on_itself_is_a_small_lattice():
     alone = PAIR.evolve_patch(patch.extract(states), WHOLE, 1e-8, np.random.default_rng(3))
     np.testing.assert_array_equal(patch.extract(evolved), alone)
     assert (alone != patch.extract(states)).any()
+
+
+def test_relaxation_in_place_equals_one_patch_after_the_other():
+    states = np.stack([crowded_state(seed, vacancies=20) for seed in range(3)])
+    before, patches = states.copy(), Patching(side=2, stride=1).patches((4, 4, 4))
+    at_once = PAIR.relax_patches(states, patches, 1e-10, np.random.default_rng(0))
+    rng, one_by_one = np.random.default_rng(0), states
+    for patch in patches:
+        one_by_one = PAIR.evolve_patch(one_by_one, patch, 1e-10, rng)
+    np.testing.assert_array_equal(at_once, one_by_one)
+    np.testing.assert_array_equal(states, before)
+    assert (at_once != states).any()
 
 
 def test_patch_without_vacancy_stands_still():
@@ -570,9 +578,6 @@ def test_published_network_has_the_published_rates():
     states = np.empty((4, 8, 8, 8, 2), dtype=np.uint8)
     states[:, x // 2, y // 2, z // 2, x % 2] = check["species"]
     system = NbMoTa(cells=8, temperature=2000.0, barrier_model="network")
-    stops, kept = np.array([np.inf]), np.empty((4, 0, 1024), dtype=np.uint8)
-    times, _ = system._hop(
-        states.reshape(4, -1), (8, 8, 8), (0, 0, 0, 8, 8, 8), stops, 1, True,
-        np.random.default_rng(0), kept,
-    )  # fmt: skip
+    box, stops, rng = (0, 0, 0, 8, 8, 8), np.array([np.inf]), np.random.default_rng(0)
+    times = system._hop(states.reshape(4, -1), (8, 8, 8), box, stops, 1, True, rng)
     np.testing.assert_allclose(1 / times[:, 0], check["rates_2000K_per_s"].sum(axis=1), rtol=1e-5)

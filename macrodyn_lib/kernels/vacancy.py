@@ -316,9 +316,10 @@ def compiled(evaluate: Barriers) -> Callable[..., None]:
     time of ``stops``, or after ``max_events`` hops, whichever comes first.
 
     states (B, n) uint8, changed; stops (T,) ascending; mean_waits: waits are their mean 1 / R.
-    Written: times (B, T); counts (B, T, 6), bonds by type in the whole lattice; kept (B, T, n) or
-    (B, 0, n); log (B, E, 2), the first E events as (vacancy, direction), vacancies numbered in C
-    order of the sites they start from. Draws: wait (unless it is the mean), choice.
+    Written: times (B, T); counts (B, T, 6), bonds by type in the whole lattice, or (B, 0, 6): not
+    counted; kept (B, T, n) or (B, 0, n); log (B, E, 2), the first E events as (vacancy, direction),
+    vacancies numbered in C order of where they start, from the first cell of the box on.
+    Draws: wait (unless it is the mean), choice.
     """
 
     @numba.njit(nogil=True)
@@ -447,10 +448,11 @@ def compiled(evaluate: Barriers) -> Callable[..., None]:
         kept: np.ndarray,
         log: np.ndarray,
     ) -> None:
-        tally = np.empty(BOND_TYPES + 1, dtype=np.int64)
+        tally = np.zeros(BOND_TYPES + 1, dtype=np.int64)
         for replica in range(len(states)):
             species = states[replica]
-            count_bonds(species, lattice.shape, tally)
+            if counts.shape[1] > 0:
+                count_bonds(species, lattice.shape, tally)
             vacancies = _find_vacancies(species, lattice)
             for v in range(len(vacancies.sites)):
                 update_rates(v, species, lattice, hops, vacancies)
@@ -475,7 +477,8 @@ def compiled(evaluate: Barriers) -> Callable[..., None]:
                     events_left -= 1
                     hop(v, direction, event, species, lattice, hops, vacancies, updated, tally)
                 times[replica, segment] = time
-                counts[replica, segment] = tally[:BOND_TYPES]
+                if counts.shape[1] > 0:
+                    counts[replica, segment] = tally[:BOND_TYPES]
                 if kept.shape[1] > 0:
                     kept[replica, segment] = species
 

@@ -205,12 +205,20 @@ class NbMoTa(MicroscopicSystem):
         rng: np.random.Generator,
     ) -> np.ndarray:
         """Hops or exchanges in one patch after the other, as ``relaxation`` says."""
-        if self.relaxation == "hops":
-            return MicroscopicSystem.relax_patches(self, states, patches, duration, rng)
         check_number("duration", duration, above=0)
-        for patch in patches:
-            states = self._exchange(states, patch, duration, 1, rng)[0]
-        return states
+        if self.relaxation == "exchange":
+            for patch in patches:
+                states = self._exchange(states, patch, duration, 1, rng)[0]
+            return states
+        if any(patch.boundary == "periodic" for patch in patches):
+            return MicroscopicSystem.relax_patches(self, states, patches, duration, rng)
+        self._check(states, *patches)
+        relaxed = np.array(states, dtype=np.uint8, order="C")
+        flat = relaxed.reshape(len(states), -1)
+        for patch in patches:  # in place: a tile costs what is in it, not what is around it
+            box = (*np.mod(patch.start, self.cells).tolist(), *patch.shape)
+            self._hop(flat, self.lattice_shape, box, np.array([duration]), UNLIMITED, False, rng)
+        return relaxed
 
     def exchange_chains(
         self,
@@ -296,9 +304,11 @@ class NbMoTa(MicroscopicSystem):
             kept = np.empty(
                 (len(flat), len(stops) if keep_states else 0, self.n_sites), dtype=np.uint8
             )
-            times, counts = self._hop(
-                flat, self.lattice_shape, whole, stops, max_events, mean_waits, generator, kept
-            )
+            counts = np.empty((len(flat), len(stops), kernels.BOND_TYPES), dtype=np.int64)
+            times = self._hop(
+                flat, self.lattice_shape, whole, stops, max_events, mean_waits, generator, kept,
+                counts,
+            )  # fmt: skip
             return times, _short_range_order(counts, atoms[:, None]), kept
 
         parts = map_chunks(run, len(states), rng, chunk=1, description=description)
@@ -316,19 +326,23 @@ class NbMoTa(MicroscopicSystem):
         max_events: int,
         mean_waits: bool,
         rng: np.random.Generator,
-        kept: np.ndarray,
+        kept: np.ndarray | None = None,
+        counts: np.ndarray | None = None,
         log: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Evolve flat states (B, n) in place; returns the times (B, T) and bonds (B, T, 6)."""
-        model, size = self.model, (len(flat), len(stops))
-        times, counts = np.empty(size), np.empty((*size, kernels.BOND_TYPES), dtype=np.int64)
-        log = np.empty((len(flat), 0, 2), dtype=np.int64) if log is None else log
+    ) -> np.ndarray:
+        """Evolve flat states (B, n) in place and fill what is given; returns the times (B, T)."""
+        model, count = self.model, len(flat)
+        times = np.empty((count, len(stops)))
+        kept = np.empty((count, 0, flat.shape[1]), dtype=np.uint8) if kept is None else kept
+        if counts is None:
+            counts = np.empty((count, 0, kernels.BOND_TYPES), dtype=np.int64)
+        log = np.empty((count, 0, 2), dtype=np.int64) if log is None else log
         model.kernel(
             kernels.lattice_of(shape, box, model.reach),
             model.hops(ATTEMPT_RATE, 1 / (BOLTZMANN * self.temperature)),
             flat, stops, max_events, mean_waits, rng, times, counts, kept, log,
         )  # fmt: skip
-        return times, counts
+        return times
 
     def _evolve(
         self,
@@ -347,11 +361,8 @@ class NbMoTa(MicroscopicSystem):
         part = part.astype(np.uint8, copy=False)
         flat, shape = part.reshape(len(part), -1), part.shape[1:4]
         start = (0, 0, 0) if wrapped else tuple(np.mod(patch.start, self.cells).tolist())
-        none_kept = np.empty((len(flat), 0, flat.shape[1]), dtype=np.uint8)
-        elapsed, _ = self._hop(
-            flat, shape, (*start, *patch.shape), np.array([duration]), max_events, mean_waits, rng,
-            none_kept,
-        )  # fmt: skip
+        box = (*start, *patch.shape)
+        elapsed = self._hop(flat, shape, box, np.array([duration]), max_events, mean_waits, rng)
         return patch.insert(states, part) if wrapped else part, elapsed[:, 0]
 
     def _exchange(
@@ -382,7 +393,7 @@ class NbMoTa(MicroscopicSystem):
         atoms = np.array([np.bincount(state, minlength=4) for state in flat])
         return exchanged, _short_range_order(counts, atoms[:, None])
 
-    def _check(self, states: np.ndarray, patch: Patch | None = None) -> None:
+    def _check(self, states: np.ndarray, *patches: Patch) -> None:
         """The kernels trust shapes and values: here they are looked at."""
         check_states(states, self.state_shape)
         if states.dtype != np.uint8 or (states > 3).any():
@@ -390,13 +401,12 @@ class NbMoTa(MicroscopicSystem):
                 f"states has dtype {states.dtype} and values {np.unique(states)[-3:]}: must be "
                 f"uint8, 0 for a vacancy and 1 to 3 for {', '.join(SPECIES)}"
             )
-        if patch is not None and (
-            patch.lattice_shape != self.lattice_shape or max(patch.shape) > self.cells
-        ):
-            raise ValueError(
-                f"patch {patch.shape} is of a lattice {patch.lattice_shape}: must be of "
-                f"{self.lattice_shape}"
-            )
+        for patch in patches:
+            if patch.lattice_shape != self.lattice_shape or max(patch.shape) > self.cells:
+                raise ValueError(
+                    f"patch {patch.shape} is of a lattice {patch.lattice_shape}: must be of "
+                    f"{self.lattice_shape}"
+                )
 
 
 def _short_range_order(bonds: np.ndarray, atoms: np.ndarray) -> np.ndarray:
