@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from benchmarks import curie_weiss, ising, predator_prey, sweeps, training
+from benchmarks import curie_weiss, ising, nbmota, predator_prey, sweeps, training
 from benchmarks.timing import Comparison, compare
 
 BENCHMARKS: dict[str, list[Callable[[], Comparison | list[Comparison]]]] = {
@@ -44,6 +44,7 @@ BENCHMARKS: dict[str, list[Callable[[], Comparison | list[Comparison]]]] = {
     ],
     "ising": [*ising.BENCHMARKS],
     "predator_prey": [*predator_prey.BENCHMARKS],
+    "nbmota": [*nbmota.BENCHMARKS],
     "sweeps": [sweeps.measure],
 }
 

@@ -18,8 +18,11 @@ _HOME = {
     "PredatorPrey": "systems.predator_prey",
     "CurieWeiss": "systems.curie_weiss",
     "Ising": "systems.ising",
+    "NbMoTa": "systems.nbmota",
+    "BarrierModel": "systems.barriers",
     "LocalRelax": "upsampling",
     "upsample": "upsampling",
+    "tile_snapshots": "upsampling",
     "relax_ladder": "upsampling",
     "relaxed_further": "upsampling",
     "relaxed_initial_states": "upsampling",
@@ -46,6 +49,8 @@ _HOME = {
     "ParameterError": "errors",
     "CheckpointError": "errors",
     "DivergedError": "errors",
+    "WeightsError": "errors",
+    "WeightsNotFoundError": "errors",
 }
 _MODULES = {"closure", "exact", "pipeline", "plotting", "statistics", "study", "widgets"}
 

@@ -22,3 +22,11 @@ class DivergedError(RuntimeError):
     def __init__(self, what: str, step: int, state: np.ndarray):
         super().__init__(f"{what} became non-finite at step {step}")
         self.step, self.state = step, state
+
+
+class WeightsError(ValueError):
+    """Weights of a network are damaged, of other shapes, or not the ones asked for."""
+
+
+class WeightsNotFoundError(FileNotFoundError):
+    """Weights of a network are not at hand and cannot be fetched."""

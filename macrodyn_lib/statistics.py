@@ -1,6 +1,7 @@
 """Numbers with standard errors: arrays in, estimates out."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -255,3 +256,22 @@ def _kernels(
         return np.mean([np.exp(-squares / (2 * s**2)) for s in bandwidths], axis=0)
 
     return kernel(x, x), kernel(y, y), kernel(x, y)
+
+
+def short_range_order(states: np.ndarray) -> np.ndarray:
+    """Short-range order of alloys, delta_ab = P_ab / n_a - 8/3, (B, 6).
+
+    P_ab counts the first neighbours b of all n_a atoms a, for ab = NbNb, NbMo, NbTa, MoMo, MoTa,
+    TaTa. Args: states: (B, X, Y, Z, 2) codes, 0 vacancy, 1 Nb, 2 Mo, 3 Ta, periodic BCC.
+    Source: paper Eq. 30, with n_a in place of n_i as in the published code.
+    """
+    corners, centres = states[..., 0], states[..., 1]
+    pairs = np.zeros((len(states), 4, 4))
+    for shift in itertools.product((0, 1), repeat=3):
+        joint = 4 * corners.astype(np.int64) + np.roll(centres, shift, axis=(1, 2, 3))
+        for row, codes in enumerate(joint.reshape(len(states), -1)):
+            pairs[row] += np.bincount(codes, minlength=16).reshape(4, 4)
+    pairs += np.swapaxes(pairs, 1, 2)
+    atoms = np.stack([(states == a).sum(axis=(1, 2, 3, 4)) for a in (1, 2, 3)], axis=-1)
+    first, second = np.triu_indices(3)
+    return pairs[:, first + 1, second + 1] / atoms[:, first] - 8 / 3

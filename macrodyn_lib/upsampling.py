@@ -181,6 +181,59 @@ def upsample(
     return Snapshots(states=states, groups=groups)
 
 
+def tile_snapshots(
+    snapshots: Snapshots,
+    *,
+    to: MicroscopicSystem,
+    count: int,
+    relax: LocalRelax | Sequence[LocalRelax | None] | None,
+    rng: np.random.Generator,
+    alike: np.ndarray | None = None,
+    description: str | None = None,
+) -> Snapshots:
+    """Tile K snapshots of a periodic small system to one of ``to``, then relax.
+
+    The K tiles of one large snapshot are drawn with replacement from the snapshots that share group
+    and ``alike`` with a first one, which is drawn from all; each is shifted at random around its
+    own lattice. ``to.assembled`` then puts right what must be conserved. ``relax`` as in
+    ``upsample``; without it the seams between tiles stay.
+
+    Args:    alike: (N,) integers: snapshots of the same state of affairs, such as a time since the
+             start; None: all. A group needs several trajectories for independent tiles.
+    Raises:  ValueError: the lattice of ``to`` is no multiple of that of the snapshots.
+    Source:  published code (alloys): tiles of about the same time, from all trajectories.
+    """
+    small = snapshots.states.shape[1 : 1 + len(to.lattice_shape)]
+    tiling = Patching(side=small)
+    n_tiles = len(tiling.patches(to.lattice_shape))
+    assert snapshots.groups is not None  # set in Snapshots.__post_init__
+    labels = np.zeros(len(snapshots), dtype=np.int64) if alike is None else np.asarray(alike)
+    if labels.shape != (len(snapshots),):
+        raise ValueError(f"alike has shape {labels.shape}: must be ({len(snapshots)},)")
+    pairs = np.column_stack([snapshots.groups, labels])
+    kind = np.unique(pairs, axis=0, return_inverse=True)[1].ravel()
+    members = np.argsort(kind, kind="stable")
+    sizes = np.bincount(kind)
+    starts = np.cumsum(sizes) - sizes
+    rungs = [relax] if relax is None or isinstance(relax, LocalRelax) else list(relax)
+    first = rng.integers(len(snapshots), size=count)
+
+    def tile(rows: slice, generator: np.random.Generator) -> np.ndarray:
+        chosen = kind[first[rows]][:, None]
+        within = generator.integers(sizes[chosen], size=(len(chosen), n_tiles))
+        parts = snapshots.states[members[starts[chosen] + within]]
+        axes = tuple(range(len(small)))
+        for row in parts:
+            for index in range(n_tiles):
+                row[index] = np.roll(row[index], generator.integers(small), axis=axes)
+        states = to.assembled(tiling.assemble(parts, to.lattice_shape), generator)
+        rung = rungs[rows.start // ROWS % len(rungs)]
+        return states if rung is None else rung(to, states, generator)
+
+    parts = map_chunks(tile, count, rng, chunk=ROWS, description=description)
+    return Snapshots(states=np.concatenate(parts), groups=snapshots.groups[first])
+
+
 def _factors(small: tuple[int, ...], large: tuple[int, ...]) -> list[int]:
     ratios = {b // a if b % a == 0 else 0 for a, b in zip(small, large, strict=True)}
     ratio, factors = (ratios.pop(), []) if len(ratios) == 1 else (0, [])

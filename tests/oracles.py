@@ -252,3 +252,142 @@ def maximum_mean_discrepancy(
         return float(np.mean(values))
 
     return mean_kernel(x, x, True) + mean_kernel(y, y, True) - 2 * mean_kernel(x, y, False)
+
+
+HOPS = list(itertools.product((-1, 1), repeat=3))  # in voxels, half a lattice parameter
+BOLTZMANN = 8.617333e-5  # eV/K
+
+
+def alloy_grid(state: np.ndarray) -> np.ndarray:
+    """Species codes of one BCC state (X, Y, Z, 2) on its voxels (2 X, 2 Y, 2 Z); -1: no site."""
+    grid = np.full([2 * extent for extent in state.shape[:3]], -1)
+    grid[::2, ::2, ::2] = state[..., 0]
+    grid[1::2, 1::2, 1::2] = state[..., 1]
+    return grid
+
+
+def alloy_state(grid: np.ndarray) -> np.ndarray:
+    """The inverse of ``alloy_grid``."""
+    return np.stack([grid[::2, ::2, ::2], grid[1::2, 1::2, 1::2]], axis=-1).astype(np.uint8)
+
+
+def neighbour_shell(grid: np.ndarray, voxel: tuple[int, ...], squared: int) -> list[int]:
+    """Species at a squared distance from a voxel, periodic."""
+    reach = math.isqrt(squared)
+    return [
+        int(
+            grid[
+                tuple((c + o) % extent for c, o, extent in zip(voxel, way, grid.shape, strict=True))
+            ]
+        )
+        for way in itertools.product(range(-reach, reach + 1), repeat=3)
+        if sum(o * o for o in way) == squared and len({o % 2 for o in way}) == 1
+    ]
+
+
+def pair_energy(grid: np.ndarray, shells: tuple[int, ...], energies: np.ndarray) -> float:
+    """H = sum over pairs of V_shell(a, b), from every site in turn."""
+    return sum(
+        energies[number, grid[voxel], kind] / 2
+        for voxel in map(tuple, np.argwhere(grid >= 0).tolist())
+        for number, squared in enumerate(shells)
+        for kind in neighbour_shell(grid, voxel, squared)
+    )
+
+
+def network_barriers(
+    grid: np.ndarray, vacancy: tuple[int, ...], weights: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Barriers of the eight hops by the published network: 729 inputs, dense, in float64.
+
+    The 9^3 window holds species codes; voxels beyond 7.5 Angstrom (21 voxels^2), without a site or
+    with a vacancy are 0. For each hop it is turned in the xy plane, and flipped along z, so that
+    the hop points to (1, 1, 1).
+    """
+    axes = [np.arange(c - 4, c + 5) % extent for c, extent in zip(vacancy, grid.shape, strict=True)]
+    offsets = np.stack(np.meshgrid(*3 * [np.arange(-4, 5)], indexing="ij"))
+    window = np.where((offsets**2).sum(axis=0) <= 21, np.maximum(grid[np.ix_(*axes)], 0), 0)
+    barriers = []
+    for way in HOPS:
+        quarter_turns = {(-1, -1): 2, (-1, 1): -1, (1, -1): 1, (1, 1): 0}[way[:2]]
+        cube = np.rot90(window, quarter_turns, axes=(0, 1))
+        if way[2] < 0:
+            cube = cube[:, :, ::-1]
+        if cube[5, 5, 5] == 0:
+            barriers.append(math.inf)
+            continue
+        x = cube.ravel().astype(float)
+        for layer in range(4):
+            x = x @ weights[f"dense{layer}_weight"].astype(float) + weights[f"dense{layer}_bias"]
+            gamma, beta, mean, variance = (
+                weights[f"bn{layer}_{part}"].astype(float)
+                for part in ("gamma", "beta", "mean", "var")
+            )
+            x = np.maximum(gamma * (x - mean) / np.sqrt(variance + 1e-5) + beta, 0)
+        barriers.append(float((x @ weights["dense4_weight"] + weights["dense4_bias"])[0]))
+    return np.array(barriers)
+
+
+def alloy_kmc(
+    state: np.ndarray,
+    barriers,
+    temperature: float,
+    events: int,
+    rng: np.random.Generator,
+    active: np.ndarray | None = None,
+    start: tuple[int, ...] = (0, 0, 0),
+    mean_waits: bool = False,
+) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]:
+    """Residence-time algorithm for all vacancies of one BCC state, everything anew each event.
+
+    rate = 1e13 exp(-E / (k_B T)) for ``barriers(grid, voxel)`` (8,); zero onto another vacancy and
+    out of the sites where ``active`` (a state of booleans) is False, where vacancies stand still.
+    Vacancies are numbered in C order of the cells, counted from ``start``, corner before centre.
+    Returns the state, the time of each event, and the events (vacancy, hop). Draws: wait, choice.
+    """
+    grid, time, times, log = alloy_grid(state), 0.0, [], []
+    free = np.ones(grid.shape, bool) if active is None else alloy_grid(active) == 1
+    cells = np.argwhere((state == 0) & (True if active is None else active)).tolist()
+    cells.sort(key=lambda c: [(c[i] - start[i]) % state.shape[i] for i in range(3)] + [c[3]])
+    vacancies = [tuple(int(2 * c + b) for c in cell) for *cell, b in cells]
+    for _ in range(events):
+        rates = np.zeros((len(vacancies), 8))
+        for v, voxel in enumerate(vacancies):
+            energies = barriers(grid, voxel)
+            for d, way in enumerate(HOPS):
+                target = tuple((c + o) % e for c, o, e in zip(voxel, way, grid.shape, strict=True))
+                if grid[target] > 0 and free[target]:
+                    rates[v, d] = 1e13 * math.exp(-energies[d] / (BOLTZMANN * temperature))
+        running = np.cumsum(rates.ravel())
+        time += 1 / running[-1] if mean_waits else -math.log(1 - rng.random()) / running[-1]
+        chosen = int(np.searchsorted(running, rng.random() * running[-1], side="right"))
+        v, d = divmod(chosen, 8)
+        voxel = vacancies[v]
+        target = tuple((c + o) % e for c, o, e in zip(voxel, HOPS[d], grid.shape, strict=True))
+        grid[voxel], grid[target] = grid[target], 0
+        vacancies[v] = target
+        times.append(time)
+        log.append((v, d))
+    return alloy_state(grid), np.array(times), log
+
+
+def saddle_energy(
+    grid: np.ndarray,
+    vacancy: tuple[int, ...],
+    way: tuple[int, ...],
+    orbits: tuple[tuple[int, int], ...],
+    constants: np.ndarray,
+    energies: np.ndarray,
+) -> float:
+    """E0 of a hop: a constant, and for each site one energy by its distances from the two ends."""
+    target = tuple((c + o) % e for c, o, e in zip(vacancy, way, grid.shape, strict=True))
+    a = grid[target] - 1
+    total = float(constants[a])
+    for offset in itertools.product(range(-6, 7), repeat=3):
+        here = sum(o * o for o in offset)
+        there = sum((o - w) ** 2 for o, w in zip(offset, way, strict=True))
+        near_far = (min(here, there), max(here, there))
+        if len({o % 2 for o in offset}) == 1 and 0 not in near_far and near_far in orbits:
+            site = tuple((c + o) % e for c, o, e in zip(vacancy, offset, grid.shape, strict=True))
+            total += energies[orbits.index(near_far), a, grid[site]]
+    return total

@@ -93,6 +93,11 @@ class MicroscopicSystem(abc.ABC):
             states = self.evolve_patch(states, patch, duration, rng)
         return states
 
+    def assembled(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Put right what tiling small states into (B, *lattice) changed, such as a composition."""
+        del rng
+        return states
+
     def rate_moments(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Drift (B, d) and covariance rate (B, d, d) of phi* in each state, from the rates.
 
