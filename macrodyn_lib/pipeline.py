@@ -702,7 +702,7 @@ def _learn_and_predict(
 
 
 def equilibrium_snapshots(
-    system: Ising, count: int, rng: np.random.Generator, *, spacing: float = 50.0
+    system: Ising, count: int, rng: np.random.Generator, *, spacing: float = 100.0
 ) -> tuple[Snapshots, np.ndarray]:
     """True equilibrium snapshots at zero field: cluster updates to start, then kinetic Monte Carlo.
 
