@@ -314,7 +314,8 @@ run.figure(figure, "lag_time")
 # %% tags=["nbval-ignore-output"]
 sides = [run.side // n for n in (1, 2, 4, 8) if run.side % n == 0 and run.side // n >= 4]
 with run.timed("ablation"):
-    recipes = {s: fewer.but(patch_side=s) for s in sides}
+    # lambda = K of each side, whatever was chosen for the main run
+    recipes = {s: fewer.but(patch_side=s, noise_scale=None) for s in sides}
     window = test if every else short
     ablation = compare(system, recipes, window, run.stream("ablation"), naive=True)
 
@@ -362,6 +363,9 @@ swaps |= {
 }
 if every:
     swaps["2, autoencoder"] = two.but(closure_kind="autoencoder", signs=None)
+else:
+    few = ("0 closures", "2 closures", "2, periodic", "2, true snapshots")
+    swaps = {name: swaps[name] for name in few}
 
 # %% tags=["nbval-ignore-output"]
 with run.timed("variants"):
