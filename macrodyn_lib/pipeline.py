@@ -283,7 +283,7 @@ class Recipe:
     def fit(
         self,
         system: MicroscopicSystem,
-        increments: IncrementMoments,
+        increments: LatentPairs | IncrementMoments,
         rng: np.random.Generator,
         description: str | None = None,
     ) -> list[FittedSDE]:
@@ -312,7 +312,7 @@ class Recipe:
             settings=dataclasses.replace(self.settings, batch=self.settings.batch * self.members),
         )
 
-    def _noise_scale(self, increments: IncrementMoments) -> float | None:
+    def _noise_scale(self, increments: LatentPairs | IncrementMoments) -> float | None:
         return self.noise_scale if increments.n_patches > 1 else None
 
     def learn(
