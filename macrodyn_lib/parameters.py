@@ -65,7 +65,7 @@ class StudyParameters(BaseModel):
 
     def resolved(self) -> dict[str, Any]:
         """Every parameter that decides the result: all but ``output_dir``."""
-        return self.model_dump(exclude={"output_dir"})
+        return self.model_dump(mode="json", exclude={"output_dir"})
 
 
 class QuickstartParameters(StudyParameters):
@@ -192,6 +192,13 @@ class PredatorPreyParameters(StudyParameters):
                     f"test_conditions = [..., [{m:g}, {k:g}], ...]: |k| must be <= min(m, 1 - m), "
                     "or u = m + k cos(10 pi x) or v = 1 - m - k cos(10 pi x) is negative somewhere"
                 )
+        from macrodyn_lib.systems.predator_prey import PredatorPrey  # numba; sweeps do without
+
+        system = PredatorPrey(
+            n_cells=self.n_large, a=self.a, b=self.b, c=self.c, noise=self.noise
+        )
+        self._fill("patch_duration", system.time_step)
+        self._fill("noise_scale", float(self.n_patches))
         return self
 
 
