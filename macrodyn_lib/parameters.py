@@ -194,9 +194,7 @@ class PredatorPreyParameters(StudyParameters):
                 )
         from macrodyn_lib.systems.predator_prey import PredatorPrey  # numba; sweeps do without
 
-        system = PredatorPrey(
-            n_cells=self.n_large, a=self.a, b=self.b, c=self.c, noise=self.noise
-        )
+        system = PredatorPrey(n_cells=self.n_large, a=self.a, b=self.b, c=self.c, noise=self.noise)
         self._fill("patch_duration", system.time_step)
         self._fill("noise_scale", float(self.n_patches))
         return self

@@ -29,8 +29,8 @@ CONTRACT = {
         "n_large": 200,
         "n_patches": 5,
         "closure_dimension": 2,
-        "noise_scale": None,
-        "test_conditions": [(m, k) for m in (0.45, 0.5, 0.55) for k in (0.05, 0.1, 0.15)],
+        "noise_scale": 5.0,  # K
+        "test_conditions": [[m, k] for m in (0.45, 0.5, 0.55) for k in (0.05, 0.1, 0.15)],
     },
 }
 
