@@ -106,6 +106,9 @@ def execute(specs: Sequence[RunSpec], workers: int, scheduler: str | None = None
 def _execute_missing(
     specs: Sequence[RunSpec], workers: int, scheduler: str | None, outcome: SweepOutcome
 ) -> None:
+    from distributed import CancelledError
+    from distributed.comm import CommClosedError
+
     attempt = uuid.uuid4().hex[:8]
     environment = _environment(specs[0].study.parent)
     if scheduler is None:
@@ -122,6 +125,8 @@ def _execute_missing(
             ) as progress,
         ):
             _drive(specs, jobs, client, outcome, progress)
+    except (CancelledError, CommClosedError):  # one or the other, as it happens
+        raise OSError("the scheduler is gone; the same command does the rest") from None
     finally:
         for study in {spec.study for spec in specs}:
             for leftover in study.glob(f".*.partial-{attempt}-*"):
@@ -191,7 +196,7 @@ def _drive(
     progress: "Progress",
 ) -> None:
     """Submit all runs, note how they end, and come back to those that another sweep works on."""
-    from distributed import CancelledError, wait
+    from distributed import wait
 
     def submit(spec: RunSpec) -> "Future":
         return client.submit(run_notebook, spec, jobs[spec.notebook], pure=False)
@@ -205,8 +210,6 @@ def _drive(
             ended = wait(list(pending), REFRESH, "FIRST_COMPLETED").done if pending else set()
         except TimeoutError:
             ended = set()
-        except CancelledError:
-            raise OSError("the scheduler is gone; the same command does the rest") from None
         for future in ended:
             spec = pending.pop(future)
             attempt = jobs[spec.notebook].attempt
@@ -241,9 +244,12 @@ def _ending(future: "Future", spec: RunSpec, attempt: str, submissions: int) -> 
     tell how often this one had begun.
     """
     from distributed import KilledWorker
+    from distributed.comm import CommClosedError
 
     try:
         ending: Ending = future.result()
+    except CommClosedError:  # says nothing about the run
+        raise
     except Exception as error:  # its worker died, or it could not make its folder
         begun = [f for f in spec.unfinished() if f.name.startswith(f"{_prefix(spec, attempt)}-")]
         tried = max(map(_try_number, begun), default=0)
