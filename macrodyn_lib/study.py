@@ -113,6 +113,7 @@ class Run:
         self.code = code
         self.data: dict[str, str] = {}
         self.metrics: dict[str, Metric] = {}
+        self.unlisted: set[str] = set()
         self.timings: dict[str, float] = {}
         self.started = time.perf_counter()
         self.folder = (
@@ -163,6 +164,7 @@ class Run:
         absolute: float = 0.0,
         below: float | None = None,
         above: float | None = None,
+        listed: bool = True,
     ) -> None:
         """Record a metric and its verdict.
 
@@ -172,6 +174,8 @@ class Run:
         run of little effort and a small error bar leaves nothing but the tolerance.
         A reference that is an estimate adds its own standard error in squares.
         Without one: value <= ``below`` or value > ``above``, each with the same allowance for z.
+
+        listed: False for metrics that only some presets have; ``finish`` prints no line for them.
         """
         from macrodyn_lib.statistics import Estimate  # half a second; sweeps do without
 
@@ -203,6 +207,8 @@ class Run:
             allowed += [f"{absolute:g}"] if absolute > 0 else []
             allowed += [f"{multiple:.2g} standard errors"] if z > 0 else []
             criterion = "|value - reference| <= " + " + ".join(allowed)
+        if not listed:
+            self.unlisted.add(name)
         for what, number in (("value", value), ("standard error", error), ("reference", reference)):
             if number is not None and not math.isfinite(number):
                 raise ValueError(f"check {name}: {what} = {number} is not finite")
@@ -222,8 +228,14 @@ class Run:
         *,
         reference: "Estimate | float | None" = None,
         kind: ReferenceKind | None = None,
+        listed: bool = True,
     ) -> None:
-        """Record a metric that is a finding and not a goal: it is not judged, and says so."""
+        """Record a metric that is a finding and not a goal: it is not judged, and says so.
+
+        listed: as in ``check``.
+        """
+        if not listed:
+            self.unlisted.add(name)
         from macrodyn_lib.statistics import Estimate
 
         self.metrics[name] = Metric(
@@ -252,7 +264,7 @@ class Run:
         return table.rename(columns={"passed": "verdict"}).fillna("")
 
     def finish(self) -> None:
-        """Write results.json and print one PASS or FAIL line per metric."""
+        """Write results.json; print a PASS or FAIL line for each metric that every preset has."""
         results = Results(
             notebook=self.notebook,
             parameters=self.parameters.resolved(),
@@ -262,7 +274,8 @@ class Run:
         )
         results.write(self.folder / "results.json")
         for name, metric in self.metrics.items():
-            print("PASS" if metric.passed else "FAIL", name)
+            if name not in self.unlisted:
+                print("PASS" if metric.passed else "FAIL", name)
 
 
 def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:

@@ -379,7 +379,7 @@ for name, result in budget.items():
     key = name.replace(" ", "_").replace(",", "")
     for quantity in columns:
         known = {"reference": tau, "kind": "simulation"} if quantity == "relaxation_time" else {}
-        run.report(f"variant.{key}.{quantity}", result[quantity], **known)
+        run.report(f"variant.{key}.{quantity}", result[quantity], **known, listed=False)
 
 # %% [markdown]
 # ## 9. Results

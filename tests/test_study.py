@@ -195,11 +195,15 @@ def test_check_raises_when_it_cannot_judge(run, estimate, criterion, message):
 def test_finish_writes_valid_results_and_prints_verdicts(run, capsys):
     run.check("large.slope", Estimate(-0.1, 0.001), reference=-0.1, kind="exact", z=4)
     run.check("large.bias", Estimate(0.3, 0.001), reference=0.15, kind="exact", z=4)
+    # what only some presets have is recorded, and not listed
+    run.check("large.diffusion", Estimate(0.1, 0.1), reference=0.1, kind="exact", z=4, listed=False)
+    run.report("variant", Estimate(0.1, 0.1), listed=False)
     with run.timed("step"):
         pass
     run.finish()
     assert capsys.readouterr().out == "PASS large.slope\nFAIL large.bias\n"
     results = Results.read(run.folder / "results.json")
+    assert list(results.metrics) == ["large.slope", "large.bias", "large.diffusion", "variant"]
     assert results.notebook == CHAIN and results.parameters == run.parameters.resolved()
     assert set(results.timings_s) == {"step", "total"}
     contract = {"seed", "git_commit", "dirty", "python", "packages", "cpus", "created"}

@@ -26,8 +26,12 @@ def test_committed_run_is_of_committed_code(notebook: str) -> None:
 
 @pytest.mark.parametrize("notebook", STUDIES)
 def test_last_cell_of_notebook_shows_the_verdicts_of_the_committed_run(notebook: str) -> None:
-    metrics = paper_results(notebook).metrics
-    expected = [f"{'PASS' if metric.passed else 'FAIL'} {name}" for name, metric in metrics.items()]
+    """All but those that only the larger presets have, as they change the effort of a study."""
+    expected = [
+        f"{'PASS' if metric.passed else 'FAIL'} {name}"
+        for name, metric in paper_results(notebook).metrics.items()
+        if not name.startswith(("variant.", "scaling."))
+    ]
     assert verdicts(ROOT / "notebooks" / f"{notebook}.ipynb") == expected
 
 
