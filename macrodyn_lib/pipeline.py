@@ -35,7 +35,7 @@ from macrodyn_lib.records import (
     Snapshots,
     Trajectories,
 )
-from macrodyn_lib.rollouts import EnsemblePaths, rollout_ensemble
+from macrodyn_lib.rollouts import EnsemblePaths, late_half, rollout_ensemble
 from macrodyn_lib.sde import MLPSDE, LinearSDE
 from macrodyn_lib.statistics import (
     Estimate,
@@ -809,8 +809,7 @@ def _equilibrium_paths(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Paths (R, 1, n, T, d) with the noise of lambda = ratio K."""
-    factor = ratio**-0.5
-    scaled = [dataclasses.replace(f, noise_factor=factor * f.noise_factor) for f in fits]
+    scaled = with_noise_scale(fits, ratio, n_patches=1)  # lambda and K in units of K
     drawn = rollout_ensemble(
         scaled, start=start, replicas=1, times=test.times, rng=rng, max_step=test.max_step
     )
@@ -826,24 +825,18 @@ def equilibrium_estimates(paths: EnsemblePaths, system: Ising) -> dict[str, Esti
     spacing = float(paths.times[1] - paths.times[0])
 
     def relaxation(values: np.ndarray) -> float:
-        m = np.abs(_late(values, 0))
+        m = np.abs(late_half(values, 0))
         centred = m - m.mean(axis=(1, 2), keepdims=True)
         return relaxation_time(centred.reshape(-1, m.shape[-1]), spacing)
 
     estimators: dict[str, Callable[[np.ndarray], float]] = {
-        "abs_magnetization": lambda values: float(np.abs(_late(values, 0)).mean()),
-        "susceptibility": lambda values: susceptibility(_late(values, 0), n, temperature),
-        "binder": lambda values: binder_cumulant(_late(values, 0)),
-        "rho": lambda values: float(_late(values, 1).mean()),
+        "abs_magnetization": lambda values: float(np.abs(late_half(values, 0)).mean()),
+        "susceptibility": lambda values: susceptibility(late_half(values, 0), n, temperature),
+        "binder": lambda values: binder_cumulant(late_half(values, 0)),
+        "rho": lambda values: float(late_half(values, 1).mean()),
         "relaxation_time": relaxation,
     }
     return {name: paths.quoted(estimator) for name, estimator in estimators.items()}
-
-
-def _late(paths: np.ndarray, component: int) -> np.ndarray:
-    """Second half of paths (R, B, n, T, d): (R, B n, T/2)."""
-    late = paths[..., paths.shape[3] // 2 :, component]
-    return late.reshape(len(late), -1, late.shape[-1])
 
 
 def distances(paths: EnsemblePaths, direct: EnsemblePaths, n_lags: int) -> dict[str, Estimate]:
@@ -857,11 +850,11 @@ def distances(paths: EnsemblePaths, direct: EnsemblePaths, n_lags: int) -> dict[
     sample = truth.ravel()[:: max(truth.size // 10**5, 1)]
 
     def of_autocorrelation(values: np.ndarray) -> float:
-        m = np.abs(_late(values, 0))
+        m = np.abs(late_half(values, 0))
         return float(np.abs(autocorrelation(m.reshape(-1, m.shape[-1]), n_lags) - target).mean())
 
     def of_law(values: np.ndarray) -> float:
-        m = np.abs(_late(values, 0)).ravel()
+        m = np.abs(late_half(values, 0)).ravel()
         return float(scipy.stats.wasserstein_distance(m[:: max(m.size // 10**5, 1)], sample))
 
     return {"law": paths.quoted(of_law), "autocorrelation": paths.quoted(of_autocorrelation)}

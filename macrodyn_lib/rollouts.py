@@ -175,8 +175,7 @@ class EnsemblePaths:
 
     def stationary(self, component: int = 0) -> np.ndarray:
         """Second half of every path, (R, B n, T/2): stationary if relaxation is short of that."""
-        late = self.paths[..., self.paths.shape[3] // 2 :, component]
-        return late.reshape(len(late), -1, late.shape[-1])
+        return late_half(self.paths, component)
 
     def stationary_mean(self, component: int = 0) -> Estimate:
         return mean_estimate(self.stationary(component).mean(axis=(1, 2)))
@@ -207,6 +206,12 @@ class EnsemblePaths:
 
     def _index(self, time: float) -> int:
         return int(np.abs(self.times - time).argmin())
+
+
+def late_half(paths: np.ndarray, component: int) -> np.ndarray:
+    """One component over the second half of paths (R, B, n, T, d): (R, B n, T/2)."""
+    late = paths[..., paths.shape[3] // 2 :, component]
+    return late.reshape(len(late), -1, late.shape[-1])
 
 
 def _pooled_std(values: np.ndarray) -> Estimate:
