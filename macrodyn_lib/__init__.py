@@ -28,6 +28,7 @@ _HOME = {
     "relaxed_initial_states": "upsampling",
     "evolve_patches": "partial_evolution",
     "averaged_increments": "partial_evolution",
+    "integrated_increments": "partial_evolution",
     "rate_increments": "partial_evolution",
     "latent_states": "partial_evolution",
     "IncrementMoments": "records",

@@ -230,6 +230,69 @@ def _mean_square(values: np.ndarray) -> np.ndarray:
     return np.einsum("bki,bkj->bij", values, values) / values.shape[1]
 
 
+def integrated_increments(
+    system: MicroscopicSystem,
+    snapshots: Snapshots,
+    patching: Patching,
+    *,
+    duration: float,
+    continuations: int,
+    rng: np.random.Generator,
+    description: str | None = None,
+) -> IncrementMoments:
+    """Increments of every patch, freed of the noise that the rates along their paths explain.
+
+        m = Delta z_I - int_0^dt b_I(x_s) ds,   E[m | x] = 0,   b_I: K times the drift by I's flips
+
+    (Dynkin). Delta z_I - C m has the mean of Delta z_I, memory and all, for any matrix C; with
+    C = E[Delta z_I m'] E[m m']^-1 over all pairs (a control variate) it has the least noise: for
+    short dt almost none of K Sigma dt. The scatter is the whole second moment of Delta z_I, less
+    the square of the mean: one patch moving among frozen ones is a reversible step, whose drift
+    belongs to this covariance if the stationary law is to be right (docs/method.md).
+
+    Args:    continuations: of each patch.
+    Raises:  ValueError: boundary not "ghost"; the system does not know its rates.
+    """
+    check_number("duration", duration, above=0)
+    check_integer("continuations", continuations)
+    if patching.boundary != "ghost":
+        raise ValueError(
+            f"boundary = {patching.boundary!r}: increments = 'integrated' needs 'ghost', whose "
+            "flips are those of the lattice"
+        )
+    patches = patching.patches(system.lattice_shape, periodic=system.periodic)
+
+    def run(rows: slice, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
+        states = snapshots.states[rows]
+        increments, unexplained = [], []
+        for patch in patches:
+            frame = _Frame.of(system, patch, patching)
+            source = frame.extract(states)
+            for _ in range(continuations):
+                evolved, expected = frame.system.evolve_patch_and_expect(
+                    source, frame.patch, duration, generator
+                )
+                increments.append(frame.change(source, evolved, len(patches)))
+                unexplained.append(increments[-1] - len(patches) * frame.share * expected)
+        z, m = np.stack(increments, axis=1), np.stack(unexplained, axis=1)
+        pooled = (np.einsum("bki,bkj->ij", z, m)[None], np.einsum("bki,bkj->ij", m, m)[None])
+        return z.mean(axis=1), m.mean(axis=1), _mean_square(z), *pooled
+
+    parts = map_chunks(run, len(snapshots), rng, chunk=ROWS, description=description)
+    means, noise, squares, cross, square = (np.concatenate(c) for c in zip(*parts, strict=True))
+    means = means - noise @ np.linalg.lstsq(square.sum(axis=0), cross.sum(axis=0).T)[0]
+    return IncrementMoments(
+        latents=system.observables(snapshots.states),
+        means=means,
+        scatters=squares - means[:, :, None] * means[:, None, :],
+        durations=np.full(len(snapshots), float(duration)),
+        counts=np.ones(len(snapshots)),
+        n_patches=len(patches),
+        scatter_is_noise=True,
+        groups=snapshots.groups,
+    )
+
+
 def evolve_patches(
     system: MicroscopicSystem,
     snapshots: Snapshots,

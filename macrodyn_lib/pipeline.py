@@ -25,6 +25,7 @@ from macrodyn_lib.parallel import map_tasks
 from macrodyn_lib.partial_evolution import (
     averaged_increments,
     evolve_patches,
+    integrated_increments,
     latent_states,
     rate_increments,
 )
@@ -123,7 +124,8 @@ class Recipe:
     initial: options of ``system.initial_states``, for small runs and initial states alike.
     tile_stride, longest_pass: of LocalRelax (None: half a tile; passes of at most that duration).
     source: "direct" takes true snapshots of the large system instead (for comparison only).
-    duration: of partial evolution, dt.  increments: "sampled" patch pairs, or "rates".
+    duration: of partial evolution, dt.  increments: "sampled" patch pairs, "integrated" (their
+    means from the rates along the paths of the patches), or "rates" (the limit dt -> 0).
     continuations: of each of the K patches of every snapshot, an even number.
     boundary: of the patches.  closure_dimension: number of learned closures, of block moments or by
     the paper's autoencoder, or of two fields (``closure_form``).
@@ -144,7 +146,7 @@ class Recipe:
     noise_scale: float | None = None
     initial_fraction: float = 0.0
     source: Literal["upsampled", "direct"] = "upsampled"
-    increments: Literal["sampled", "rates"] = "sampled"
+    increments: Literal["sampled", "integrated", "rates"] = "sampled"
     continuations: int = 2
     boundary: str = "ghost"
     closure_dimension: int = 0
@@ -245,8 +247,10 @@ class Recipe:
             return None
         if self.closure_form == "two fields":
             return fit_two_field_closure(snapshots, self.patching, self.closure_dimension)
-        if self.increments == "rates":
-            raise ValueError("increments = 'rates': only for the observables, closure_dimension 0")
+        if self.increments != "sampled":
+            raise ValueError(
+                f"increments = {self.increments!r}: only for the observables, closure_dimension 0"
+            )
         observables = system.observables(snapshots.states)
         if self.closure_form == "autoencoder":
             assert rng is not None  # its training draws
@@ -332,6 +336,11 @@ class Recipe:
         if self.increments == "rates":
             assert not isinstance(closure, BlockClosure | AutoencoderClosure)  # refused above
             ours = rate_increments(system, snapshots, patching=self.patching, closure=closure)
+        elif self.increments == "integrated":
+            ours = integrated_increments(
+                system, snapshots, self.patching, duration=self.duration,
+                continuations=self.continuations, rng=pairs_rng,
+            )  # fmt: skip
         else:
             ours, baseline = averaged_increments(
                 system, snapshots, self.patching, duration=self.duration,

@@ -229,12 +229,13 @@ def test_evolution_leaves_the_input_and_takes_any_integer_spins():
 def test_evolution_stops_exactly_at_the_duration(duration):
     system = Ising(side=4, **IN_FIELD)
     states = system.initial_states(100, np.random.default_rng(0))
-    elapsed = np.empty(100)
+    elapsed, occupation = np.empty(100), np.empty((100, kernels.CLASSES))
     kernels.evolve_box_inplace(
         states, (1, 3, 2, 2), False, system._rates(), duration, UNLIMITED,
-        np.random.default_rng(1), elapsed,
+        np.random.default_rng(1), elapsed, occupation,
     )  # fmt: skip
     assert (elapsed == duration).all()
+    np.testing.assert_allclose(occupation.sum(axis=1), 4 * duration, rtol=1e-12)  # every site
 
 
 @pytest.mark.parametrize("boundary", ["ghost", "periodic"])

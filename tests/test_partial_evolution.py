@@ -16,6 +16,7 @@ from macrodyn_lib.lattice import Patch, Patching
 from macrodyn_lib.partial_evolution import (
     averaged_increments,
     evolve_patches,
+    integrated_increments,
     latent_states,
     rate_increments,
 )
@@ -454,3 +455,86 @@ def test_frame_of_a_patch_changes_nothing_but_the_cost(boundary, monkeypatch):
 def test_averages_raise_for_an_odd_number_of_continuations(continuations):
     with pytest.raises(ValueError, match=f"continuations = {continuations}: must be"):
         averaged(continuations)
+
+
+# Means from the rates along the path
+
+
+def integrated(states, duration, continuations=1, seed=3):
+    return integrated_increments(
+        MAGNET, Snapshots(states=states), QUARTERS, duration=duration,
+        continuations=continuations, rng=np.random.default_rng(seed),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("duration", [0.3, 3.0])
+def test_rates_along_the_path_promise_the_mean_increment_and_the_same_second_moment(duration):
+    """Many continuations of one state, against the increments themselves: |z| < 4."""
+    states = np.repeat(snapshots_of(MAGNET, 1).states, 4000, axis=0)
+    pairs = pairs_of(
+        MAGNET, snapshots=Snapshots(states=states), duration=duration, patches_per_snapshot=4
+    )
+    by_patch = pairs.increments.reshape(4000, 4, 2)
+    moments = integrated(states, duration)
+    gain = moments.means - by_patch.mean(axis=1)  # independent draws
+    assert np.abs(oracles.z_of_mean(gain, np.zeros(2))).max() < 4
+    assert np.abs(oracles.z_of_mean(moments.means, 1.2 * by_patch.mean(axis=(0, 1)))).max() > 10
+    assert (moments.means.var(axis=0) < 0.7 * by_patch.mean(axis=1).var(axis=0)).all()
+    squares = np.einsum("nki,nkj->nij", by_patch, by_patch) / 4
+    whole = moments.scatters + moments.means[:, :, None] * moments.means[:, None, :]
+    assert np.abs(oracles.z_of_mean((whole - squares).reshape(4000, 4), np.zeros(4))).max() < 4
+    assert (moments.n_patches, moments.scatter_is_noise) == (4, True)
+
+
+def test_in_a_short_time_they_are_the_rates_of_the_whole_lattice():
+    """State by state, though a patch flips but 0.06 spins in that time."""
+    snapshots = snapshots_of(MAGNET, 3000)
+    moments, rates = integrated(snapshots.states, 0.01), rate_increments(MAGNET, snapshots)
+    np.testing.assert_array_equal(moments.latents, rates.latents)
+    left = (moments.means / 0.01 - rates.means).std(axis=0)
+    assert (left < 0.15 * rates.means.std(axis=0)).all()
+
+
+def test_drift_and_second_moment_of_a_patch_agree_in_equilibrium_and_twins_do_not():
+    """<M Delta> = -<Delta^2> / (2K) for a reversible step, from all 4 x 4 Gibbs states: |z| < 4.
+
+    Planted: the covariance within a patch alone (twins) misses it by many standard errors.
+    """
+    system = Ising(side=4, temperature=3.0, field=0.3)
+    bits = np.arange(2**16)[:, None] >> np.arange(16) & 1
+    states = (2 * bits - 1).astype(np.int8).reshape(-1, 4, 4)
+    m, rho = system.observables(states).T
+    energy = -32 * (1 - 2 * rho) - 16 * system.field * m
+    weights = np.exp((energy.min() - energy) / system.temperature)
+    rng = np.random.default_rng(1)
+    rows = rng.choice(len(states), size=40000, p=weights / weights.sum())
+    drawn = Snapshots(states=states[rows])
+    patching = Patching(side=2)
+    moments = integrated_increments(system, drawn, patching, duration=3.0, continuations=1, rng=rng)
+    pairs = evolve_patches(
+        system, drawn, patching, duration=3.0, patches_per_snapshot=4, twins=True, rng=rng
+    )
+    within = np.square(pairs.increments - pairs.twin_increments)[:, 0].reshape(-1, 4).mean(1) / 2
+    m, mean = moments.latents[:, 0], moments.means[:, 0]
+    square = moments.scatters[:, 0, 0] + mean**2
+    assert abs(oracles.z_of_mean(m * mean + square / 8, 0.0)) < 4
+    assert abs(oracles.z_of_mean(m * mean + within / 8, 0.0)) > 10
+
+
+@pytest.mark.parametrize(
+    ("system", "boundary", "message"),
+    [
+        (MAGNET, "periodic", "boundary = 'periodic': increments = 'integrated' needs 'ghost'"),
+        (MAGNET, "buffer", "boundary = 'buffer': increments = 'integrated' needs 'ghost'"),
+        (CurieWeiss(side=8), "ghost", "CurieWeiss has no evolve_patch_and_expect; use 'sampled'"),
+    ],
+)
+def test_integrated_increments_raise_where_rates_are_not_those_of_the_lattice(
+    system, boundary, message
+):
+    patching = Patching(side=4, boundary=boundary)
+    with pytest.raises(ValueError, match=message):
+        integrated_increments(
+            system, snapshots_of(system, 3), patching, duration=0.1, continuations=1,
+            rng=np.random.default_rng(0),
+        )  # fmt: skip

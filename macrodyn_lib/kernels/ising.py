@@ -23,6 +23,7 @@ def evolve_box_inplace(
     max_events: int,
     rng: np.random.Generator,
     elapsed: np.ndarray,
+    occupation: np.ndarray,
 ) -> None:
     """Evolve the spins of one box of each replica; all others stay frozen.
 
@@ -30,9 +31,11 @@ def evolve_box_inplace(
 
     states (B, R, C) int8, changed; box: first row, first column, height, width (wraps around);
     wrapped: the box's edges see its own opposite edges instead of the lattice;
-    rates (10,) by class; elapsed (B,), written: the physical time that passed.
+    rates (10,) by class; elapsed (B,), written: the physical time that passed; occupation (B, 10),
+    written, or (0, 10): how many sites each class had, integrated over that time.
     """
     n_sites = box[2] * box[3]
+    integral = np.zeros(CLASSES if len(occupation) > 0 else 0)
     site_class, position, members, sizes = _empty_lists(n_sites)
     change = np.empty(2, dtype=np.int64)
     for replica in range(len(states)):
@@ -42,7 +45,11 @@ def evolve_box_inplace(
             (box[2], box[3]),
             (wrapped or box[2] == spins.shape[0], wrapped or box[3] == spins.shape[1]),
             site_class, position, members, sizes, rates, duration, max_events, rng, change,
+            integral,
         )  # fmt: skip
+        if len(occupation) > 0:
+            occupation[replica] = integral
+            integral[:] = 0.0
         _write_spins(spins, box, site_class)
 
 
@@ -63,7 +70,7 @@ def simulate(
     _, rows, columns = states.shape
     box = (0, 0, rows, columns)
     site_class, position, members, sizes = _empty_lists(rows * columns)
-    current = np.empty(2, dtype=np.int64)
+    current, unused = np.empty(2, dtype=np.int64), np.empty(0)
     for replica in range(len(states)):
         current[:] = count_up_and_misaligned(states[replica])
         _sort_sites(states[replica], box, False, site_class, position, members, sizes)
@@ -72,7 +79,7 @@ def simulate(
             if times[index] > time:
                 _run(
                     (rows, columns), (True, True), site_class, position, members, sizes, rates,
-                    times[index] - time, np.iinfo(np.int64).max, rng, current,
+                    times[index] - time, np.iinfo(np.int64).max, rng, current, unused,
                 )  # fmt: skip
             time = times[index]
             counts[replica, index] = current
@@ -173,10 +180,12 @@ def _run(
     max_events: int,
     rng: np.random.Generator,
     counts: np.ndarray,
+    integral: np.ndarray,
 ) -> float:
     """Run the event loop on sorted sites; add the changes to (up spins, misaligned bonds).
 
     closed: along this axis the box is a ring; otherwise neighbours beyond its edge are frozen.
+    integral (10,): the time integral of ``sizes`` is added to it; (0,): it is not wanted.
     """
     height, width = shape
     time, events = 0.0, 0
@@ -186,6 +195,10 @@ def _run(
             rate += sizes[kind] * rates[kind]
         # at very low temperature every rate may underflow: then nothing ever happens
         waiting_time = -math.log(1.0 - rng.random()) / rate if rate > 0 else math.inf
+        if len(integral) > 0:
+            dwell = min(waiting_time, duration - time)
+            for kind in range(CLASSES):
+                integral[kind] += sizes[kind] * dwell
         if time + waiting_time >= duration:  # also where both are infinite
             return duration
         time += waiting_time

@@ -107,6 +107,18 @@ class MicroscopicSystem(abc.ABC):
             f"increments = 'rates': {type(self).__name__} has no rate_moments; use 'sampled'"
         )
 
+    def evolve_patch_and_expect(
+        self, states: np.ndarray, patch: Patch, duration: float, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As ``evolve_patch``; also (B, d), the change of phi* that the rates promise on each path.
+
+        Raises: ValueError: the system does not know it.
+        """
+        raise ValueError(
+            f"increments = 'integrated': {type(self).__name__} has no evolve_patch_and_expect; use "
+            "'sampled'"
+        )
+
     def field_rates(self, states: np.ndarray) -> tuple[np.ndarray, float, float]:
         """x += h f(x) + s sqrt(h) xi in every component: f (B, *state), s^2, and the time step h.
 

@@ -116,6 +116,23 @@ class Ising(MicroscopicSystem):
         check_number("duration", duration, above=0)
         return self._evolve(states, patch, duration, UNLIMITED, rng)[0]
 
+    def evolve_patch_and_expect(
+        self, states: np.ndarray, patch: Patch, duration: float, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As ``evolve_patch``; also the change of (M, rho) that the rates promise along each path.
+
+        int_0^dt b(x_s) ds with b = sum over sites i of the patch of r_i [phi(x^i) - phi(x)].
+
+        Returns: the states, and (B, 2).
+        Raises:  ValueError: the patch wraps on itself, where rates are not those of the lattice.
+        """
+        check_number("duration", duration, above=0)
+        if patch.boundary == "periodic":
+            raise ValueError("boundary = 'periodic': no changes can be expected; must be 'ghost'")
+        occupation = np.empty((len(states), kernels.CLASSES))
+        evolved, _ = self._evolve(states, patch, duration, UNLIMITED, rng, occupation)
+        return evolved, occupation * self._rates() @ self._jumps()
+
     def evolve_patch_events(
         self, states: np.ndarray, patch: Patch, events: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -154,10 +171,7 @@ class Ising(MicroscopicSystem):
         self._check(states)
         counts = np.empty((len(states), kernels.CLASSES), dtype=np.int64)
         kernels.count_classes(np.ascontiguousarray(states, dtype=np.int8), counts)
-        # a spin down with k neighbours up turns 2 - k ... of its 4 bonds: aligned 4 - k become k
-        down = np.column_stack([np.full(5, 2.0), -NEIGHBOUR_SUMS / 2.0])
-        jumps = np.concatenate([down, -down]) / self.n_sites
-        weights = counts * self._rates()
+        weights, jumps = counts * self._rates(), self._jumps()
         return weights @ jumps, np.einsum("bc,ci,cj->bij", weights, jumps, jumps)
 
     def wolff_chains(
@@ -259,6 +273,7 @@ class Ising(MicroscopicSystem):
         duration: float,
         max_events: int,
         rng: np.random.Generator,
+        occupation: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         self._check(states, [patch])
         evolved = np.array(states, dtype=np.int8, order="C")
@@ -269,8 +284,10 @@ class Ising(MicroscopicSystem):
         row, column = (first % self.side for first in patch.start)
         height, width = patch.shape
         box = (row, column, height, width)
+        if occupation is None:
+            occupation = np.empty((0, kernels.CLASSES))
         kernels.evolve_box_inplace(
-            evolved, box, wrapped, self._rates(), duration, max_events, rng, elapsed
+            evolved, box, wrapped, self._rates(), duration, max_events, rng, elapsed, occupation
         )
         return evolved, elapsed
 
@@ -282,6 +299,12 @@ class Ising(MicroscopicSystem):
         """Flip rates by class, (10,): spins down with 0 to 4 neighbours up, then spins up."""
         local_field = 2 * (NEIGHBOUR_SUMS + self.field) / self.temperature
         return np.concatenate([expit(local_field), expit(-local_field)])
+
+    def _jumps(self) -> np.ndarray:
+        """Change of (M, rho) by a flip, by class, (10, 2)."""
+        # a spin down with k neighbours up turns 2 - k ... of its 4 bonds: aligned 4 - k become k
+        down = np.column_stack([np.full(5, 2.0), -NEIGHBOUR_SUMS / 2.0])
+        return np.concatenate([down, -down]) / self.n_sites
 
     def _thresholds(self) -> np.ndarray:
         """Bits of the five probabilities, highest first, each spread over a word: (64, 5)."""
