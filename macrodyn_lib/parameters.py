@@ -244,11 +244,11 @@ class IsingParameters(StudyParameters):
 class IsingAblationParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 1024, "members": 2, "rollouts": 8, "training_steps": 200,
-                  "continuations": 2, "window": 200, "scope": "few"},
+                  "continuations": 2, "records": 2, "window": 200, "scope": "few"},
         "quick": {"snapshots": 8192, "members": 4, "rollouts": 32, "training_steps": 600,
-                  "continuations": 2, "window": 1000, "scope": "few"},
-        "paper": {"snapshots": 40960, "members": 4, "rollouts": 64, "training_steps": 2500,
-                  "continuations": 4, "window": 3000, "scope": "all"},
+                  "continuations": 2, "records": 4, "window": 1000, "scope": "few"},
+        "paper": {"snapshots": 40960, "members": 4, "rollouts": 64, "training_steps": 2000,
+                  "continuations": 4, "records": 8, "window": 3000, "scope": "all"},
     }  # fmt: skip
     side: Annotated[int, Field(ge=4)] = 64
     patch_side: Annotated[int, Field(ge=4)] = 16
@@ -259,6 +259,7 @@ class IsingAblationParameters(StudyParameters):
     rollouts: Annotated[int, Field(ge=2)]
     training_steps: Count
     continuations: Annotated[int, Field(ge=2, multiple_of=2)]
+    records: Count
     window: Annotated[float, Field(ge=50, allow_inf_nan=False)]
     scope: Literal["few", "all"]
 

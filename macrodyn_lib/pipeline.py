@@ -711,7 +711,7 @@ def _learn_and_predict(
 
 
 def equilibrium_snapshots(
-    system: Ising, count: int, rng: np.random.Generator, *, spacing: float = 100.0
+    system: Ising, count: int, rng: np.random.Generator, *, spacing: float = 50.0
 ) -> tuple[Snapshots, np.ndarray]:
     """True equilibrium snapshots at zero field: cluster updates to start, then kinetic Monte Carlo.
 
@@ -911,6 +911,78 @@ def direct_equilibrium(
     run = system.simulate(starts, test.times, rng, multispin=True)
     paths = run.observables.reshape(-1, 1, 64, len(test.times), 2)
     return EnsemblePaths(times=test.times, paths=paths)
+
+
+def slowest_times(
+    system: Ising,
+    snapshots: Snapshots,
+    patching: Patching,
+    durations: Sequence[float],
+    rng: np.random.Generator,
+) -> dict[float, Estimate]:
+    """The slowest relaxation of any even f(M, rho), by moves of patches for each duration dt.
+
+        1/tau = min_f  K <[f(z + Delta z_I / K) - f(z)]^2> / (2 dt Var f),   z = (M, rho)
+
+    In equilibrium a patch's move is a reversible step, and as dt -> 0 this is the Rayleigh-Ritz
+    bound: no equation for (M, rho) with the rates' own drift can relax more slowly than tau, and
+    the lattice relaxes more slowly than that.
+
+    Args: snapshots: of equilibrium.  Returns: tau for each duration, its error by jackknife over
+          the snapshots' groups dealt into ten.
+    """
+    z = system.observables(snapshots.states)
+    functions = _even_functions(z)
+    n_patches = len(patching.patches(system.lattice_shape, periodic=system.periodic))
+    assert snapshots.groups is not None  # set in Snapshots.__post_init__
+    parts = np.unique(snapshots.groups, return_inverse=True)[1] % 10
+    variances = np.array([np.cov(functions[parts == part].T) for part in range(10)])
+    results = {}
+    for duration, generator in zip(durations, rng.spawn(len(durations)), strict=True):
+        pairs = evolve_patches(
+            system, snapshots, patching, duration=duration, patches_per_snapshot=n_patches,
+            rng=generator,
+        )  # fmt: skip
+        moved = _even_functions(pairs.observables + pairs.increments / n_patches)
+        changes = (moved - np.repeat(functions, n_patches, axis=0)).reshape(len(z), n_patches, -1)
+        rates = np.array([
+            n_patches / (2 * duration) * _mean_outer(changes[parts == part]) for part in range(10)
+        ])  # fmt: skip
+        both = np.stack([rates, variances], axis=1)
+        results[duration] = jackknife(
+            both, lambda kept: 1 / float(scipy.linalg.eigvalsh(*kept.mean(axis=0))[0])
+        )
+    return results
+
+
+def slowest_time_seen(paths: EnsemblePaths, lag: float) -> Estimate:
+    """The same of simulated paths: -lag / log of the largest autocorrelation of any f(M, rho)."""
+    steps = round(lag / float(paths.times[1] - paths.times[0]))
+
+    def of_members(members: np.ndarray) -> float:
+        late = members[..., members.shape[-2] // 2 :, :].reshape(-1, members.shape[-2] // 2 + 1, 2)
+        f = _even_functions(late.reshape(-1, 2)).reshape(*late.shape[:2], -1)
+        f = f - f.mean(axis=(0, 1))
+        before, after = f[:, :-steps], f[:, steps:]
+        cross = np.einsum("nti,ntj->ij", before, after)
+        square = np.einsum("nti,ntj->ij", before, before) + np.einsum("nti,ntj->ij", after, after)
+        largest = scipy.linalg.eigvalsh(cross + cross.T, square)[-1]
+        return float(-lag / np.log(largest))
+
+    return jackknife(paths.paths, of_members)
+
+
+def _even_functions(z: np.ndarray) -> np.ndarray:
+    """Functions of (M, rho) that a flip of all spins leaves, some of size 1: (N, 7)."""
+    m, rho = z.T
+    f = np.column_stack([np.abs(m), m**2, m**4, rho, rho**2, m**2 * rho, m**4 * rho])
+    return f / np.array([1, 1, 1, 0.1, 0.01, 0.1, 0.1])
+
+
+def _mean_outer(values: np.ndarray) -> np.ndarray:
+    """Mean of v v' over all but the last axis."""
+    flat = values.reshape(-1, values.shape[-1])
+    return flat.T @ flat / len(flat)
 
 
 def cluster_estimates(chains: Trajectories, system: Ising) -> dict[str, Estimate]:

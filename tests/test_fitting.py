@@ -6,9 +6,11 @@ increments of patches give drift and diffusion of the whole.
 
 import dataclasses
 import json
+import math
 import pickle
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from scipy.optimize import minimize
@@ -547,3 +549,27 @@ def test_noise_factor_multiplies_the_diffusion_alone_and_is_stored(tmp_path):
     np.testing.assert_allclose(louder.covariance(z), 9 * fitted.covariance(z))
     louder.save(tmp_path / "model.pt")
     assert FittedSDE.load(tmp_path / "model.pt").noise_factor == 3
+
+
+@pytest.mark.parametrize(("resolution", "right"), [(0.03, True), (2.5, False)])
+def test_merging_in_fine_cells_fits_a_drift_that_is_a_small_part_of_the_loss(resolution, right):
+    """dz = (z - z^3) dt + 0.3 dB, dt = 0.02: |z| < 4 in eight bins; planted: cells too wide."""
+    rng = np.random.default_rng(3)
+    z = rng.uniform(-1.6, 1.6, (100_000, 1))
+    increments = (z - z**3) * 0.02 + 0.3 * math.sqrt(0.02) * rng.standard_normal(z.shape)
+    pairs = LatentPairs(
+        latents=z, increments=increments, durations=np.full(len(z), 0.02), n_patches=1
+    )
+    settings = TrainingSettings(
+        steps=600, batch=1024, learning_rate=0.01, check_every=100, resolution=resolution
+    )
+    fit = fit_sde(pairs, MLPSDE(1), rng=np.random.default_rng(1), settings=settings)
+    residual = increments - fit.drift(z) * 0.02
+    bins = np.digitize(z[:, 0], np.linspace(-1.6, 1.6, 9)[1:-1])
+    scores = [oracles.z_of_mean(residual[bins == b, 0], 0.0) for b in range(8)]
+    assert (np.abs(scores).max() < 4) == right
+
+
+def test_settings_raise_for_a_negative_resolution():
+    with pytest.raises(ValueError, match="resolution = -1: must be >= 0"):
+        TrainingSettings(resolution=-1)

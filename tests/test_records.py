@@ -356,3 +356,28 @@ def test_concatenated_pairs_hold_every_row_of_every_array():
     assert not both.increments[N:].any()
     with pytest.raises(ValueError, match=r"n_patches = \[8, 4\]: must be the same for all"):
         PatchPairs.concatenate([pairs, patch_pairs(n_patches=4)])
+
+
+def test_coarsened_moments_by_hand():
+    """Two of three rows share a cell: counts 1 and 3, so that means weigh them as 1 : 3."""
+    values = {
+        "latents": np.array([[0.1, 0.1], [0.3, 0.4], [0.6, 0.1]]),
+        "means": np.array([[1.0, 0.0], [5.0, 4.0], [7.0, 7.0]]),
+        "scatters": np.array([np.eye(2), 5 * np.eye(2), np.eye(2)]),
+        "durations": np.full(3, 0.1),
+        "counts": np.array([1.0, 3.0, 2.0]),
+        "n_patches": 4,
+    }
+    noise = IncrementMoments(**values, scatter_is_noise=True).coarsened(0.5)
+    np.testing.assert_allclose(noise.latents, [[0.25, 0.325], [0.6, 0.1]])
+    np.testing.assert_allclose(noise.means, [[4, 3], [7, 7]])
+    np.testing.assert_allclose(noise.scatters, [4 * np.eye(2), np.eye(2)])
+    np.testing.assert_array_equal(noise.counts, [4, 2])
+    whole = IncrementMoments(**values, scatter_is_noise=False).coarsened(0.5)
+    # the spread of (1, 0) and three (5, 4) about (4, 3) comes on top
+    np.testing.assert_allclose(whole.scatters[0], 4 * np.eye(2) + 3)
+    apart = IncrementMoments(**values | {"durations": np.array([0.1, 0.2, 0.1])},
+                             scatter_is_noise=True).coarsened(0.5)  # fmt: skip
+    assert len(apart) == 3
+    with pytest.raises(ValueError, match="width = 0: must be > 0"):
+        apart.coarsened(0)
