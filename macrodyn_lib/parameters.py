@@ -243,7 +243,7 @@ class IsingParameters(StudyParameters):
 
 class IsingAblationParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"snapshots": 1024, "members": 2, "rollouts": 8, "training_steps": 200,
+        "smoke": {"snapshots": 1024, "members": 2, "rollouts": 8, "training_steps": 100,
                   "continuations": 2, "records": 2, "window": 200, "scope": "few"},
         "quick": {"snapshots": 8192, "members": 4, "rollouts": 32, "training_steps": 600,
                   "continuations": 2, "records": 4, "window": 1000, "scope": "few"},

@@ -57,7 +57,10 @@ from macrodyn_lib import exact, pipeline
 
 # %% tags=["nbval-ignore-output"]
 system = md.Ising(side=run.side, temperature=run.temperature, field=0.0)
-test = pipeline.EquilibriumTest(window=run.window, spacing=5.0, replicas=run.rollouts, max_step=0.25)
+step = 0.25 if run.scope == "all" else 0.5
+test = pipeline.EquilibriumTest(
+    window=run.window, spacing=5.0, replicas=run.rollouts, max_step=step
+)  # fmt: skip
 with run.timed("truth"):
     true_snapshots, starts = pipeline.equilibrium_snapshots(
         system, run.snapshots, run.stream("true snapshots")
