@@ -258,27 +258,33 @@ class Recipe:
             return fit_autoencoder(snapshots, observables, self.patching, settings, rng=rng)
         return fit_block_closure(snapshots, observables, self.patching, self.closure_dimension)
 
-    def patch_pairs(
+    def _increments(
         self,
         system: MicroscopicSystem,
-        large: Snapshots,
+        snapshots: Snapshots,
+        closure: Closure | None,
+        naive: bool,
         rng: np.random.Generator,
-        closure: Closure | None = None,
-        description: str | None = None,
-    ) -> PatchPairs:
-        """Step 3: all patches of every snapshot, each evolved by itself, twice (twins)."""
-        n_patches = len(self.patching.patches(system.lattice_shape, periodic=system.periodic))
-        return evolve_patches(
-            system,
-            large,
-            self.patching,
-            duration=self.duration,
-            patches_per_snapshot=n_patches,
-            twins=True,
-            closure=closure,
-            rng=rng,
-            description=description,
-        )
+    ) -> tuple[IncrementMoments, IncrementMoments | None]:
+        """Step 3, of every patch of every snapshot: ours, and the baseline's (always sampled)."""
+        sampled, baseline = None, None
+        if self.increments == "sampled" or naive:
+            sampled, baseline = averaged_increments(
+                system, snapshots, self.patching, duration=self.duration,
+                continuations=self.continuations, closure=closure, rng=rng,
+            )  # fmt: skip
+        if self.increments == "rates":
+            assert not isinstance(closure, BlockClosure | AutoencoderClosure)  # refused before
+            ours = rate_increments(system, snapshots, patching=self.patching, closure=closure)
+        elif self.increments == "integrated":
+            ours = integrated_increments(
+                system, snapshots, self.patching, duration=self.duration,
+                continuations=self.continuations, rng=rng,
+            )  # fmt: skip
+        else:
+            assert sampled is not None
+            ours = sampled
+        return ours, baseline
 
     def model(self, system: MicroscopicSystem) -> MLPSDE:
         dimension = len(system.observable_names) + self.closure_dimension
@@ -325,27 +331,15 @@ class Recipe:
         rng: np.random.Generator,
         *,
         snapshots: Snapshots | None = None,
+        closure: Closure | None = None,
         naive: bool = False,
     ) -> "Learned":
-        """Steps 1 to 5 (from given snapshots: 3 to 5), with the baseline on the same pairs."""
+        """Steps 1 to 5 (from given snapshots and closure: 3 and 5), with the baseline if asked."""
         snapshot_rng, pairs_rng, fit_rng, naive_rng, closure_rng, whole_rng = rng.spawn(6)
         if snapshots is None:
             snapshots = self.snapshots_of(system, snapshot_rng)
-        closure = self.closure(system, snapshots, closure_rng)
-        baseline = None
-        if self.increments == "rates":
-            assert not isinstance(closure, BlockClosure | AutoencoderClosure)  # refused above
-            ours = rate_increments(system, snapshots, patching=self.patching, closure=closure)
-        elif self.increments == "integrated":
-            ours = integrated_increments(
-                system, snapshots, self.patching, duration=self.duration,
-                continuations=self.continuations, rng=pairs_rng,
-            )  # fmt: skip
-        else:
-            ours, baseline = averaged_increments(
-                system, snapshots, self.patching, duration=self.duration,
-                continuations=self.continuations, closure=closure, rng=pairs_rng,
-            )  # fmt: skip
+        closure = closure or self.closure(system, snapshots, closure_rng)
+        ours, baseline = self._increments(system, snapshots, closure, naive, pairs_rng)
         return Learned(
             recipe=self,
             closure=closure,
@@ -1317,10 +1311,14 @@ def compare_waves(
     snapshots: Snapshots,
     rng: np.random.Generator,
     description: str | None = None,
+    closure: TwoFieldClosure | None = None,
 ) -> dict[Any, EnsemblePaths]:
-    """The rollouts of each recipe learned from the same snapshots."""
+    """The rollouts of each recipe learned from the same snapshots.
+
+    closure: the same for all, so that their latents are comparable; None: each fits its own.
+    """
     tasks = [
-        (test, recipe, snapshots, generator)
+        (test, recipe, snapshots, generator, closure)
         for recipe, generator in zip(recipes.values(), rng.spawn(len(recipes)), strict=True)
     ]
     hidden = None if description else True
@@ -1329,10 +1327,14 @@ def compare_waves(
 
 
 def _learn_waves(
-    test: WaveTest, recipe: Recipe, snapshots: Snapshots, rng: np.random.Generator
+    test: WaveTest,
+    recipe: Recipe,
+    snapshots: Snapshots,
+    rng: np.random.Generator,
+    closure: TwoFieldClosure | None,
 ) -> EnsemblePaths:
     learn_rng, path_rng = rng.spawn(2)
-    learned = recipe.learn(test.system, learn_rng, snapshots=snapshots)
+    learned = recipe.learn(test.system, learn_rng, snapshots=snapshots, closure=closure)
     if recipe.increments == "sampled":
         test = dataclasses.replace(test, max_step=recipe.duration)
     return test.paths(learned, path_rng)
