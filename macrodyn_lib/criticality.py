@@ -253,8 +253,8 @@ def against_relaxation(
 def rollouts(
     fitted: ReversibleSDE, snapshots: np.ndarray, times: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Paths (B, T, 2) of the learned SDE from latents (B, 2); steps of a quarter unit."""
-    return rollout(fitted, start=snapshots, times=times, rng=rng, max_step=0.25)
+    """Paths (B, T, 2) of the learned SDE from latents (B, 2); steps of half a unit."""
+    return rollout(fitted, start=snapshots, times=times, rng=rng, max_step=0.5)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,3 +335,44 @@ def default_sweep() -> Path:
     """The runs of the criticality sweep, of the folder of all results or else of the checkout."""
     own = runs_root() / "criticality"
     return own if any(own.glob("*/results.json")) else ROOT / "papermill_runs" / "criticality"
+
+
+def z_scores(ours: FiniteSizeData, direct: FiniteSizeData, name: str) -> np.ndarray:
+    """Differences of two sets of points in combined standard errors, (S, T)."""
+    combined = np.hypot(ours.errors[name], direct.errors[name])
+    return np.asarray((getattr(ours, name) - getattr(direct, name)) / combined)
+
+
+def published_recipe(
+    data: FiniteSizeData, rng: np.random.Generator, resamples: int
+) -> dict[str, Estimate]:
+    """The paper's fits: levels at the temperature nearest to 2.27, sizes 16, 32, 64, 128;
+    slopes of U at 2.269, sizes 16 to 64, linear in T for the smallest and cubic for the others.
+
+    Of those sizes the ones that there are; errors by parametric bootstrap.
+    """
+    draws = [_published(data), *(_published(data.resampled(rng)) for _ in range(resamples))]
+    return {
+        name: Estimate(value, float(np.std([draw[name] for draw in draws[1:]], ddof=1)))
+        for name, value in draws[0].items()
+    }
+
+
+def _published(data: FiniteSizeData) -> dict[str, float]:
+    column = int(np.abs(data.temperatures - 2.27).argmin())
+    levels = data.select([16, 32, 64, 128])
+    slopes = data.select([16, 32, 48, 64])
+    steepness = []
+    for size, binder in zip(slopes.sizes, slopes.binder, strict=True):
+        degree = min(1 if size == slopes.sizes[0] else 3, len(data.temperatures) - 1)
+        fit = np.polynomial.Polynomial.fit(data.temperatures, binder, degree)
+        steepness.append(abs(float(fit.deriv()(2.269))))
+
+    def slope(sizes: np.ndarray, values: np.ndarray) -> float:
+        return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+    return {
+        "beta_over_nu": -slope(levels.sizes, levels.abs_magnetization[:, column]),
+        "gamma_over_nu": slope(levels.sizes, levels.susceptibility[:, column]),
+        "nu": 1 / slope(slopes.sizes, np.array(steepness)),
+    }

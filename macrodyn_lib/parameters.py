@@ -271,10 +271,10 @@ class IsingAblationParameters(StudyParameters):
 class IsingCriticalityParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 512, "relax_duration": 20, "rounds": 30, "continuations": 2,
-                  "wolff_samples": 60, "window": 1000, "rollouts": 64, "scope": "all"},
-        "quick": {"snapshots": 2048, "relax_duration": 100, "rounds": 200, "continuations": 8,
-                  "wolff_samples": 400, "window": 5000, "rollouts": 128, "scope": "all"},
-        "paper": {"snapshots": 4096, "relax_duration": 200, "rounds": 800, "continuations": 16,
+                  "wolff_samples": 60, "window": 4000, "rollouts": 32, "scope": "all"},
+        "quick": {"snapshots": 2048, "relax_duration": 200, "rounds": 200, "continuations": 8,
+                  "wolff_samples": 400, "window": 10000, "rollouts": 128, "scope": "all"},
+        "paper": {"snapshots": 4096, "relax_duration": 400, "rounds": 800, "continuations": 16,
                   "wolff_samples": 1000, "window": 20000, "rollouts": 256, "scope": "all"},
     }  # fmt: skip
     side: Annotated[int, Field(ge=4)] = 64
