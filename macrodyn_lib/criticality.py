@@ -269,6 +269,7 @@ class Sweep:
     sampled: FiniteSizeData
     direct: FiniteSizeData
     relaxation: dict[int, tuple[Estimate, Estimate]]
+    sizes_left_out: list[int]
     runs: int
     digest: str
 
@@ -290,8 +291,8 @@ def read_sweep(folder: Path, middle: float = 2.27) -> Sweep:
             point = (int(run["parameters"]["side"]), float(run["parameters"]["temperature"]))
             found[point].append(run["metrics"])
     temperatures = sorted({temperature for _, temperature in found})
-    sizes = sorted({side for side, _ in found})
-    sizes = [side for side in sizes if all((side, t) in found for t in temperatures)]
+    all_sizes = sorted({side for side, _ in found})
+    sizes = [side for side in all_sizes if all((side, t) in found for t in temperatures)]
     if len(sizes) < 2 or len(temperatures) < 3:
         raise ParameterError(
             f"parameter sweep_dir = {str(folder)!r}: must hold runs of 05_ising_criticality at two "
@@ -319,6 +320,7 @@ def read_sweep(folder: Path, middle: float = 2.27) -> Sweep:
             )
             for side in sizes
         },
+        sizes_left_out=[side for side in all_sizes if side not in sizes],
         runs=sum(map(len, found.values())),
         digest=digest.hexdigest()[:16],
     )
@@ -331,10 +333,10 @@ def _mean(runs: Sequence[Mapping[str, Mapping[str, float]]], name: str) -> Estim
     return Estimate(float(np.mean(values)), float(math.hypot(*errors) / len(runs)))
 
 
-def default_sweep() -> Path:
-    """The runs of the criticality sweep, of the folder of all results or else of the checkout."""
-    own = runs_root() / "criticality"
-    return own if any(own.glob("*/results.json")) else ROOT / "papermill_runs" / "criticality"
+def sweep_folder(name: str) -> Path:
+    """A folder of runs, or that of a sweep's name: among all results, else in the checkout."""
+    folders = (Path(name), runs_root() / name, ROOT / "papermill_runs" / name)
+    return next((f for f in folders if any(f.glob("*/results.json"))), folders[0])
 
 
 def z_scores(ours: FiniteSizeData, direct: FiniteSizeData, name: str) -> np.ndarray:

@@ -302,7 +302,7 @@ class FiniteSizeScalingParameters(StudyParameters):
         "quick": {"resamples": 400},
         "paper": {"resamples": 1000},
     }
-    sweep_dir: str | None = None
+    sweep_dir: Annotated[str, Field(min_length=1)] = "criticality"
     resamples: Annotated[int, Field(ge=20)]
 
 

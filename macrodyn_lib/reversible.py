@@ -16,6 +16,7 @@ from typing import final
 
 import numpy as np
 import scipy.sparse
+import scipy.sparse.csgraph
 import scipy.sparse.linalg
 from numpy.polynomial import chebyshev
 
@@ -24,6 +25,7 @@ from macrodyn_lib.records import IncrementMoments
 
 COLUMNS = 40  # in which the range of r is looked up
 CORRELATION = 0.98  # |Sigma_mr| is at most this part of the root of Sigma_mm Sigma_rr
+NEGLIGIBLE = 1e-12  # of the largest probability of a cell: no part in the dynamics
 FLOOR = 1e-3  # Sigma_mm and Sigma_rr are at least this part of their means
 
 
@@ -131,8 +133,9 @@ class ReversibleSDE:
         order in the cell) is applied in implicit steps: no path is drawn, nothing is windowed.
         """
         law = self.law(cells)
-        generator, weights = self._generator(law)
-        values = np.repeat(law.m, len(law.r))[law.weights.ravel() > 0]
+        generator, cells_of = self._generator(law)
+        weights = law.weights.ravel()[cells_of] / law.weights.ravel()[cells_of].sum()
+        values = np.repeat(law.m, len(law.r))[cells_of]
         values = values - weights @ values
         identity = scipy.sparse.identity(len(values), format="csc")
         shift = 1e-12 * np.abs(generator.diagonal()).max()
@@ -148,10 +151,10 @@ class ReversibleSDE:
             if after < math.exp(-1):
                 return float(step * (index - (math.exp(-1) - after) / (before - after)))
             before = after
-        return float(step * index)  # of a law in separate parts: a lower bound
+        return float(step * index)
 
     def _generator(self, law: "StationaryLaw") -> tuple[scipy.sparse.csc_matrix, np.ndarray]:
-        """Rates between the cells that have weight, and their weights.
+        """Rates between the cells that matter and hang together, and the numbers of these cells.
 
         Sigma is a sum over the directions v of the grid (axes and a diagonal) of c_v v v', and a
         pair of cells a step v apart exchanges at the rate c_v / 2 times sqrt(p' / p).
@@ -177,7 +180,8 @@ class ReversibleSDE:
             here = np.s_[: shape[0] - i, max(-j, 0) : shape[1] - max(j, 0)]
             there = np.s_[i:, max(j, 0) : shape[1] + min(j, 0)]
             p, q = law.weights[here].ravel(), law.weights[there].ravel()
-            linked = (p > 0) & (q > 0)
+            least = NEGLIGIBLE * law.weights.max()
+            linked = (p > least) & (q > least)
             mean = (strength[here] + strength[there]).ravel()[linked] / 4
             ratio = np.sqrt(q[linked] / p[linked])
             a, b = number[here].ravel()[linked], number[there].ravel()[linked]
@@ -188,10 +192,12 @@ class ReversibleSDE:
         matrix = scipy.sparse.csc_matrix(
             (np.concatenate(rates), (np.concatenate(rows), np.concatenate(columns))), (size, size)
         )
-        kept = np.nonzero(law.weights.ravel() > 0)[0]
+        _, part = scipy.sparse.csgraph.connected_components(matrix, directed=False)
+        heaviest = np.argmax(np.bincount(part, law.weights.ravel()))
+        kept = np.nonzero(part == heaviest)[0]
         matrix = matrix[kept][:, kept]
         matrix = matrix - scipy.sparse.diags(np.asarray(matrix.sum(axis=1)).ravel())
-        return matrix.tocsc(), law.weights.ravel()[kept]
+        return matrix.tocsc(), kept
 
     def _grid(self, cells: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         m = (np.arange(cells[0]) + 0.5) / cells[0] * self.basis.width

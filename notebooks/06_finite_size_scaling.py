@@ -22,7 +22,7 @@
 preset = None  # "smoke" (60 s), "quick", "paper"; None: MACRODYN_PRESET or "quick"
 seed: int = 0  # of the bootstrap
 output_dir = None  # folder of results.json; None: one of its own in papermill_runs
-sweep_dir = None  # folder of the sweep's runs; None: those of the criticality sweep
+sweep_dir: str = "criticality"  # name of the sweep, or the folder of its runs
 resamples = None  # of the bootstrap
 
 # %%
@@ -31,8 +31,6 @@ from macrodyn_lib import study
 run = study.begin("06_finite_size_scaling", globals())
 
 # %% tags=["nbval-ignore-output"]
-from pathlib import Path
-
 import pandas as pd
 
 import macrodyn_lib as md
@@ -40,8 +38,7 @@ from macrodyn_lib import criticality, exact
 from macrodyn_lib.statistics import fit_exponents, levels_and_slopes
 
 Tc = exact.ISING_CRITICAL_TEMPERATURE
-folder = Path(run.sweep_dir) if run.sweep_dir else criticality.default_sweep()
-sweep = criticality.read_sweep(folder)
+sweep = criticality.read_sweep(criticality.sweep_folder(run.sweep_dir))
 run.data["sweep"] = sweep.digest
 print(f"{sweep.runs} runs, sizes {sweep.ours.sizes}, temperatures {sweep.ours.temperatures}")
 
