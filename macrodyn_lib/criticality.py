@@ -32,6 +32,7 @@ from macrodyn_lib.study import ROOT, runs_root
 from macrodyn_lib.systems.ising import Ising
 from macrodyn_lib.upsampling import ROWS, relax_ladder, upsample
 
+SAMPLED_DEGREE = 8  # of V from sampled pairs, whose noise supports no more
 BLOCKS = 16  # independent parts of the snapshots, for standard errors
 PASS = 1.25  # duration of LocalRelax per tile between two records: five attempts per site
 QUANTITIES = ("abs_magnetization", "susceptibility", "binder")

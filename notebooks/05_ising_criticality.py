@@ -156,7 +156,7 @@ with run.timed("sampled"):
     pairs = criticality.sampled_increments(
         system, last, run.patch_side, run.patch_duration, run.continuations, run.stream("pairs")
     )
-    sampled = criticality.law_estimates(pairs, system)
+    sampled = criticality.law_estimates(pairs, system, degree=criticality.SAMPLED_DEGREE)
 for name in criticality.QUANTITIES:
     run.check(f"sampled.{name}", sampled[name], reference=truth[name], kind="simulation", z=3)
 print({name: str(estimate) for name, estimate in sampled.items()})
