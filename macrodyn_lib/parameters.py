@@ -280,7 +280,7 @@ class IsingCriticalityParameters(StudyParameters):
     side: Annotated[int, Field(ge=4)] = 64
     patch_side: Annotated[int, Field(ge=4)] = 16
     temperature: Positive = 2.27
-    patch_duration: Positive = 0.5
+    patch_duration: Positive = 2.0
     snapshots: Annotated[int, Field(ge=512)]
     relax_duration: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     rounds: Count

@@ -137,12 +137,12 @@ class ReversibleSDE:
         weights = law.weights.ravel()[cells_of] / law.weights.ravel()[cells_of].sum()
         values = np.repeat(law.m, len(law.r))[cells_of]
         values = values - weights @ values
-        identity = scipy.sparse.identity(len(values), format="csc")
-        shift = 1e-12 * np.abs(generator.diagonal()).max()
-        solved = scipy.sparse.linalg.splu((shift * identity - generator).tocsc()).solve(values)
         variance = weights @ np.square(values)
         if not variance > 0:
             return 0.0  # all in one column: nothing moves that this grid could see
+        identity = scipy.sparse.identity(len(values), format="csc")
+        shift = 1e-12 * np.abs(generator.diagonal()).max()
+        solved = scipy.sparse.linalg.splu((shift * identity - generator).tocsc()).solve(values)
         step = weights @ (values * (solved - weights @ solved)) / variance / 100
         stepper = scipy.sparse.linalg.splu((identity - step / 2 * generator).tocsc())
         moved, before = values, 1.0

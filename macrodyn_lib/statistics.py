@@ -329,15 +329,25 @@ class FiniteSizeData:
             **{name: getattr(self, name)[rows] for name in names},
         )
 
+    def resolved_sizes(self) -> list[int]:
+        """Sizes at which no |M| or X has an error of more than a third of it."""
+        parts = [
+            self.errors[name] / getattr(self, name)
+            for name in ("abs_magnetization", "susceptibility")
+        ]
+        return [int(size) for size in self.sizes[(np.maximum(*parts) < 1 / 3).all(axis=1)]]
+
     def resampled(self, rng: np.random.Generator) -> "FiniteSizeData":
-        """The same with each value moved by a normal number of its standard error."""
-        return dataclasses.replace(
-            self,
-            **{
-                name: getattr(self, name) + error * rng.standard_normal(error.shape)
-                for name, error in self.errors.items()
-            },
-        )
+        """The same with each value moved by a normal number of its standard error; |M| and X, which
+        are positive, by factors."""
+        moved = {}
+        for name, error in self.errors.items():
+            value, draws = getattr(self, name), rng.standard_normal(error.shape)
+            positive = name != "binder"
+            moved[name] = (
+                value * np.exp(error / value * draws) if positive else value + error * draws
+            )
+        return dataclasses.replace(self, **moved)
 
 
 def fit_exponents(
