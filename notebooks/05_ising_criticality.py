@@ -190,7 +190,7 @@ run.figure(md.plotting.rollouts_and_law(times, paths[..., 0], model.law()), "rol
 # The snapshots' own moments (grey) are not what is quoted. (Not in the runs of a sweep.)
 
 # %% tags=["nbval-ignore-output"]
-durations = [run.relax_duration / factor for factor in (40, 10, 3, 1)] if everything else []
+durations = [run.relax_duration / factor for factor in (20, 5, 2, 1)] if everything else []
 with run.timed("LocalRelax"):
     healing = criticality.against_relaxation(
         system, small, durations, run.snapshots, max(run.rounds // 8, 10), run.stream("heal")

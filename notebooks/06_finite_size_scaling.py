@@ -98,7 +98,7 @@ for name, (value, goal) in goals.items():
 for source in list(sources)[1:]:
     for name, (value, _) in goals.items():
         key = f"{source.split()[0]}.{name}"
-        run.report(key, exponents[source][name], reference=value, kind="exact", listed=False)
+        run.report(key, exponents[source][name], reference=value, kind="exact")
 for name in ("beta_over_nu", "gamma_over_nu", "nu"):
     run.report(f"collapse.{name}", ours[f"collapse.{name}"], reference=goals[name][0], kind="exact")
 
