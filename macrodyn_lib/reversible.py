@@ -126,7 +126,7 @@ class ReversibleSDE:
         weights[seen] = np.exp(values[seen].min() - values[seen])
         return StationaryLaw(m=m, r=r, weights=(weights / weights.sum()).reshape(cells))
 
-    def relaxation_time(self, cells: tuple[int, int] = (120, 90)) -> float:
+    def relaxation_time(self, cells: tuple[int, int] = (80, 60)) -> float:
         """1/e time of the stationary autocorrelation of |m|.
 
         The generator on a grid (jumps between neighbouring cells with detailed balance, of second

@@ -115,7 +115,7 @@ run.figure(figure, "snapshots")
 
 # %% tags=["nbval-ignore-output"]
 with run.timed("fit"):
-    learned = criticality.law_estimates(rates, system)
+    learned = criticality.law_estimates(rates, system, clock=True)
     model = criticality.learn(rates, system)
 for name, (relative, absolute) in {
     "abs_magnetization": (0.01, 0),
