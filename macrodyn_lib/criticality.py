@@ -32,8 +32,10 @@ from macrodyn_lib.study import ROOT, runs_root
 from macrodyn_lib.systems.ising import Ising
 from macrodyn_lib.upsampling import ROWS, relax_ladder, upsample
 
-DEGREE = 20  # of V from rates: |M| of 16 x 16 falls by 0.2 % from 14 to 20, and no further
-SAMPLED_DEGREE = 8  # of V from sampled pairs, whose noise supports no more
+# Degree of V by the number of rate records: more than the noise supports makes wells at the edge of
+# the data; |M| of 16 x 16 falls by 0.2 % from 14 to 20, and no further.
+DEGREES = {2e4: 8, 5e5: 14, math.inf: 20}
+SAMPLED_DEGREE = 8  # the same from sampled pairs, each of them far noisier
 BLOCKS = 16  # independent parts of the snapshots, for standard errors
 PASS = 1.25  # duration of LocalRelax per tile between two records: five attempts per site
 QUANTITIES = ("abs_magnetization", "susceptibility", "binder")
@@ -154,14 +156,28 @@ def joined(parts: Sequence[IncrementMoments]) -> IncrementMoments:
     return dataclasses.replace(parts[0], **columns)
 
 
-def learn(moments: IncrementMoments, system: Ising, *, degree: int = DEGREE) -> ReversibleSDE:
-    """The SDE of M and rho from merged increments, with lambda = K (for rates K is 1)."""
+def learn(moments: IncrementMoments, system: Ising, *, degree: int | None = None) -> ReversibleSDE:
+    """The SDE of M and rho from merged increments, with lambda = K (for rates K is 1).
+
+    degree: of V; None: by the number of records.
+    """
+    if degree is None:
+        degree = _degree(moments)
     together = dataclasses.replace(moments, groups=np.zeros(len(moments), dtype=np.int64))
     return fit_reversible_sde(in_cells(together, system), degree=degree)
 
 
+def _degree(moments: IncrementMoments) -> int:
+    records = moments.counts.sum()
+    return next(degree for most, degree in DEGREES.items() if records <= most)
+
+
 def law_estimates(
-    moments: IncrementMoments, system: Ising, *, degree: int = DEGREE, clock: bool = False
+    moments: IncrementMoments,
+    system: Ising,
+    *,
+    degree: int | None = None,
+    clock: bool = False,
 ) -> dict[str, Estimate]:
     """What the learned SDE says of equilibrium, with jackknife errors over the blocks.
 
@@ -170,12 +186,12 @@ def law_estimates(
     """
     groups = moments.groups
     assert groups is not None  # set in IncrementMoments.__post_init__
-    blocks = np.unique(groups)
+    blocks, order = np.unique(groups), degree or _degree(moments)
 
     @functools.cache
     def values(kept: tuple[int, ...]) -> dict[str, float]:
         share = moments.select(np.isin(groups, kept))
-        return of_law(learn(share, system, degree=degree), system, clock=clock)
+        return of_law(learn(share, system, degree=order), system, clock=clock)
 
     def estimate(name: str) -> Estimate:
         return jackknife(blocks, lambda kept: values(tuple(kept))[name])
