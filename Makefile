@@ -43,6 +43,7 @@ study: .venv/.stamp  ## every notebook at preset quick, then the report (15 minu
 	$(B)/macrodyn study --preset quick
 
 paper: .venv/.stamp  ## every study at the scale of the paper; can be interrupted and resumed (hours)
+	$(B)/macrodyn sweep papermill_runs/criticality.yaml
 	$(B)/macrodyn study --preset paper
 
 report: .venv/.stamp  ## papermill_runs/report.md and report.html from the results at hand

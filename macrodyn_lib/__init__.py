@@ -45,6 +45,8 @@ _HOME = {
     "TrainingSettings": "fitting",
     "fit_sde": "fitting",
     "fit_ensemble": "fitting",
+    "ReversibleSDE": "reversible",
+    "fit_reversible_sde": "reversible",
     "rollout": "rollouts",
     "stream": "randomness",
     "ParameterError": "errors",
@@ -53,7 +55,16 @@ _HOME = {
     "WeightsError": "errors",
     "WeightsNotFoundError": "errors",
 }
-_MODULES = {"closure", "exact", "pipeline", "plotting", "statistics", "study", "widgets"}
+_MODULES = {
+    "closure",
+    "criticality",
+    "exact",
+    "pipeline",
+    "plotting",
+    "statistics",
+    "study",
+    "widgets",
+}
 
 __all__ = sorted([*_HOME, *_MODULES])
 

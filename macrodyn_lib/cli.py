@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FAILED, WRONG_INPUT, AGREES = 1, 2, 3
 INTERRUPTED, TERMINATED = 130, 143  # as shells report SIGINT and SIGTERM
+REPORT = "90_report"  # the notebook that collects the others
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -94,7 +95,12 @@ def study(
         if dry_run:
             _echo_plan(specs, ["preset"], workers)
         else:
-            _execute_and_report(specs, workers, None)
+            # what collects the others comes last
+            collecting = [spec for spec in specs if spec.notebook == REPORT]
+            others = [spec for spec in specs if spec.notebook != REPORT]
+            _execute_and_report(others, workers, None)
+            if collecting:
+                _execute_and_report(collecting, workers, None)
 
 
 @app.command()

@@ -269,6 +269,48 @@ class IsingAblationParameters(StudyParameters):
         return self
 
 
+class IsingCriticalityParameters(StudyParameters):
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"snapshots": 512, "relax_duration": 20, "rounds": 30, "continuations": 2,
+                  "wolff_samples": 60, "window": 4000, "rollouts": 32, "scope": "all"},
+        "quick": {"snapshots": 2048, "relax_duration": 200, "rounds": 200, "continuations": 8,
+                  "wolff_samples": 400, "window": 10000, "rollouts": 128, "scope": "all"},
+        "paper": {"snapshots": 4096, "relax_duration": 400, "rounds": 800, "continuations": 16,
+                  "wolff_samples": 1000, "window": 20000, "rollouts": 256, "scope": "all"},
+    }  # fmt: skip
+    side: Annotated[int, Field(ge=4)] = 64
+    patch_side: Annotated[int, Field(ge=4)] = 16
+    temperature: Positive = 2.27
+    patch_duration: Positive = 2.0
+    snapshots: Annotated[int, Field(ge=512)]
+    relax_duration: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    rounds: Count
+    continuations: Annotated[int, Field(ge=2, multiple_of=2)]
+    wolff_samples: Annotated[int, Field(ge=10)]
+    window: Annotated[float, Field(ge=50, allow_inf_nan=False)]
+    rollouts: Annotated[int, Field(ge=2)]
+    scope: Literal["point", "all"]
+
+    @model_validator(mode="after")
+    def _patches_tile_the_lattice(self) -> "IsingCriticalityParameters":
+        _check_patch_side(self.side, self.patch_side)
+        return self
+
+
+class FiniteSizeScalingParameters(StudyParameters):
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"resamples": 100},
+        "quick": {"resamples": 400},
+        "paper": {"resamples": 1000},
+    }
+    sweep_dir: Annotated[str, Field(min_length=1)] = "criticality"
+    resamples: Annotated[int, Field(ge=20)]
+
+
+class ReportParameters(StudyParameters):
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {}, "quick": {}, "paper": {}}
+
+
 def _check_patch_side(side: int, patch_side: int) -> None:
     allowed = [part for part in range(1, side + 1) if _upsampling_reaches(side, part)]
     if patch_side not in allowed:
@@ -289,7 +331,10 @@ NOTEBOOKS: dict[str, type[StudyParameters]] = {
     "02_predator_prey": PredatorPreyParameters,
     "03_curie_weiss": CurieWeissParameters,
     "04_ising": IsingParameters,
+    "05_ising_criticality": IsingCriticalityParameters,
+    "06_finite_size_scaling": FiniteSizeScalingParameters,
     "07_ising_ablation": IsingAblationParameters,
+    "90_report": ReportParameters,
 }
 
 

@@ -592,3 +592,173 @@ def fluctuations_against_size(
     label(left, "cells n", "stationary std of the mean", "Fluctuations fall as n^(-1/2)")
     label(right, "cells n", "seconds a snapshot", "Upsample, relax, evolve patches")
     return figure
+
+
+# One colour and marker per lattice size (the paper's four, and larger ones).
+SIZES = {16: ("#0072B2", "o"), 32: ("#009E73", "s"), 48: ("#D55E00", "^"), 64: ("#E69F00", "D"),
+         128: ("#CC79A7", "v"), 256: ("#56B4E9", "P")}  # fmt: skip
+
+
+def law_and_potential(
+    law: Any,
+    samples: Mapping[str, tuple[np.ndarray, str]],
+    *,
+    title: str = "",
+) -> Figure:
+    """Density of |M|, and the potential V = -ln p(M, rho) of the learned SDE.
+
+    law: its ``StationaryLaw``.  samples: name -> (magnetizations, colour), drawn as histograms.
+    """
+    figure, (left, right) = panels(2)
+    for name, (magnetizations, color) in samples.items():
+        density, edges = np.histogram(np.abs(magnetizations), 50, (0, law.m[-1]), density=True)
+        left.stairs(density, edges, color=color, label=name, lw=1.3)
+    left.plot(law.m, law.of_m / (law.m[1] - law.m[0]), color=OURS, lw=1.6, label="learned")
+    label(left, "|M|", "density of |M|", title)
+    with np.errstate(divide="ignore"):
+        potential = -np.log(law.weights)
+    potential = np.ma.masked_invalid(potential - potential.min())
+    shown = right.contourf(law.m, law.r, potential.T, levels=np.arange(0, 13, 1.0), cmap="cividis")
+    figure.colorbar(shown, ax=right, label="V (in units of T)")
+    label(right, "|M|", "domain-wall density ρ", "The potential that the rates know", legend=False)
+    return figure
+
+
+def rollouts_and_law(times: np.ndarray, paths: np.ndarray, law: Any) -> Figure:
+    """Paths of M (B, T) of a learned SDE, and the law of their second half beside its own."""
+    figure, (left, right) = panels(2)
+    sample_paths(left, times, paths[:3], color=OURS, name="learned")
+    label(left, "time (flips per spin)", "M", "Paths of the learned SDE", legend=False)
+    late = np.abs(paths[:, paths.shape[1] // 2 :])
+    density, edges = np.histogram(late, 50, (0, law.m[-1]), density=True)
+    right.stairs(density, edges, color=MUTED, lw=1.3, label="its rollouts")
+    right.plot(law.m, law.of_m / (law.m[1] - law.m[0]), color=OURS, lw=1.6, label="exp(-V)")
+    label(right, "|M|", "density of |M|", "One law by both ways")
+    return figure
+
+
+def against_relaxation(
+    results: Mapping[float, tuple[Mapping[str, float], Mapping[str, Any]]],
+    references: Mapping[str, Any],
+) -> Figure:
+    """Quantities learned from snapshots that LocalRelax healed for some time, and their own.
+
+    results: duration -> (moments of the snapshots, learned Estimates).
+    """
+    figure, axes = panels(len(references), width=3.6, height=3.0)
+    durations = list(results)
+    for panel, (name, reference) in zip(axes, references.items(), strict=True):
+        panel.axhline(reference.value, color=REFERENCE, ls="--", lw=1.3, label="cluster updates")
+        own = [snapshots[name] for snapshots, _ in results.values()]
+        panel.plot(durations, own, color=MUTED, marker="s", ms=4, lw=1, label="the snapshots")
+        learned = [estimates[name] for _, estimates in results.values()]
+        errors = [2 * estimate.standard_error for estimate in learned]
+        panel.errorbar(durations, [estimate.value for estimate in learned], yerr=errors, color=OURS,
+                       marker="o", ms=4, capsize=2, label="learned ± 2 s.e.")  # fmt: skip
+        panel.set_xscale("symlog", linthresh=1)
+        label(panel, "LocalRelax per tile (flips per spin)", name, legend=panel is axes[0])
+    return figure
+
+
+def critical_scaling(
+    ours: Any,
+    direct: Any,
+    levels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    exponents: Mapping[str, Any],
+    critical_temperature: float,
+) -> Figure:
+    """The paper's figure 5: |M| and X against L, U against T, its slope against L.
+
+    ours, direct: ``FiniteSizeData``.  levels: "ours", "direct" -> ``levels_and_slopes``.
+    exponents: of ours, by name.
+    """
+    figure, axes = panels(4, width=3.5, height=3.2)
+    titles = {
+        "beta_over_nu": ("β/ν", lambda line: np.exp(line[:, 0]), "⟨|M|⟩ at Tc"),
+        "gamma_over_nu": ("γ/ν", lambda line: np.exp(line[:, 0]), "susceptibility at Tc"),
+        "nu": ("ν", lambda line: line[:, 0], "|dU/dT| at Tc"),
+    }
+    for panel, column, (key, (symbol, shown, name)) in zip(
+        (axes[0], axes[1], axes[3]), range(3), titles.items(), strict=True
+    ):
+        for which, color, marker in (("direct", REFERENCE, "x"), ("ours", OURS, "o")):
+            line = levels[which][column]
+            error = line[:, 1] * (shown(line) if column < 2 else 1)
+            sizes = (ours if which == "ours" else direct).sizes
+            panel.errorbar(sizes, shown(line), yerr=2 * error, color=color, marker=marker, ms=5,
+                           ls="", capsize=2,
+                           label="learned" if which == "ours" else "cluster updates")  # fmt: skip
+        line = levels["ours"][column]
+        value = exponents[key].value
+        power = {"beta_over_nu": -value, "gamma_over_nu": value, "nu": 1 / value}[key]
+        sizes = ours.sizes.astype(float)
+        middle = np.average(np.log(shown(line)) - power * np.log(sizes))
+        panel.plot(sizes, np.exp(middle) * sizes**power, color=OURS, lw=1)
+        panel.set(xscale="log", yscale="log")
+        panel.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        panel.minorticks_off()
+        label(panel, "L", name, f"{symbol} = {exponents[key]}", legend=panel is axes[0])
+    _size_lines(axes[2], ours, direct, "binder", lambda size, t: t, lambda size, y: y)
+    axes[2].axvline(critical_temperature, color=MUTED, ls="--", lw=1)
+    label(axes[2], "T", "Binder cumulant U", "Lines: cluster updates; points: learned")
+    return figure
+
+
+def data_collapse(
+    ours: Any, direct: Any, critical_temperature: float, beta_over_nu: float, gamma_over_nu: float
+) -> Figure:
+    """The paper's figure 6: |M| and X against T, and scaled with exact exponents (nu = 1)."""
+    figure, axes = panels(4, width=3.5, height=3.2)
+
+    def scaled(size: float, t: np.ndarray) -> np.ndarray:
+        return (t - critical_temperature) * size
+
+    for index, (name, power, text) in enumerate((
+        ("abs_magnetization", beta_over_nu, ("⟨|M|⟩", "⟨|M|⟩ L^(β/ν)")),
+        ("susceptibility", -gamma_over_nu, ("susceptibility X", "X L^(-γ/ν)")),
+    )):  # fmt: skip
+        raw, collapsed = axes[2 * index : 2 * index + 2]
+        _size_lines(raw, ours, direct, name, lambda size, t: t, lambda size, y: y)
+        label(raw, "T", text[0], "", legend=index == 0)
+        _size_lines(
+            collapsed, ours, direct, name, scaled, lambda size, y, power=power: y * size**power
+        )
+        label(collapsed, "(T − Tc) L", text[1], "Collapse with exact exponents", legend=False)
+    axes[2].set_yscale("log")
+    return figure
+
+
+def _size_lines(panel: Axes, ours: Any, direct: Any, name: str, x: Any, y: Any) -> None:
+    """A quantity over temperature for each size: points with two standard errors, and lines."""
+    for data, learned in ((direct, False), (ours, True)):
+        for row, size in enumerate(data.sizes):
+            color, marker = SIZES.get(int(size), (MUTED, "."))
+            values, errors = y(size, getattr(data, name)[row]), y(size, data.errors[name][row])
+            at = x(size, data.temperatures)
+            if learned:
+                panel.errorbar(at, values, yerr=2 * errors, color=color, marker=marker, ms=4, ls="",
+                               capsize=2, label=f"L = {size}")  # fmt: skip
+            else:
+                panel.plot(at, values, color=color, lw=1)
+
+
+def relaxation_against_size(
+    relaxation: Mapping[int, tuple[Any, Any]], *, title: str = ""
+) -> Figure:
+    """Relaxation time of |M| against L, learned and direct; guides of slope 7/4 and 13/6."""
+    figure, (panel,) = panels(1)
+    sizes = np.array(list(relaxation), dtype=np.float64)
+    for column, color, marker, name in ((1, REFERENCE, "x", "direct"), (0, OURS, "o", "learned")):
+        pairs = [estimates[column] for estimates in relaxation.values()]
+        values = np.array([pair.value for pair in pairs])
+        errors = [2 * (pair.standard_error or 0) for pair in pairs]
+        panel.errorbar(sizes, values, yerr=errors, color=color, marker=marker, ms=5, ls="",
+                       capsize=2, label=name)  # fmt: skip
+        power, text = (7 / 4, "L^(7/4)") if column == 0 else (13 / 6, "L^(13/6)")
+        panel.plot(sizes, values[0] * (sizes / sizes[0]) ** power, color=color, lw=1, ls=":",
+                   label=text)  # fmt: skip
+    panel.set(xscale="log", yscale="log")
+    panel.set_xticks(sizes, [f"{size:g}" for size in sizes])
+    panel.minorticks_off()
+    label(panel, "L", "relaxation time of |M| (flips per spin)", title)
+    return figure

@@ -17,6 +17,7 @@ from markdown_it import MarkdownIt
 from macrodyn_lib.errors import ParameterError
 from macrodyn_lib.parameters import NOTEBOOKS, Preset, resolve
 from macrodyn_lib.provenance import commit_of, version_of
+from macrodyn_lib.published import FIGURES, NUMBERS, PublishedFigure, PublishedNumber
 from macrodyn_lib.study import Metric, Results, runs_root, write_atomically
 from macrodyn_lib.sweeps import RunSpec, StoredRun, SweepDefinition, definitions, stored_runs
 
@@ -29,6 +30,11 @@ says where that comes from: an *exact* formula, a direct *simulation* of the lar
 *published* number. The verdict is PASS when the criterion, which stands in the notebook, holds;
 *PASS, in noise* when it holds only thanks to its allowance for standard errors: the goal itself is
 missed, or not resolved."""
+MET = """\
+*Met*: ours is no farther from the truth than the published number (for test errors: not larger), or
+*met, in noise*: it is within two of its standard errors of the truth, which the published number,
+given without an error, happens to be nearer to. The truth is that of our metric, exact or by direct
+simulation."""
 NOTHING = "No results yet. `make study` runs every notebook and writes them here."
 PRESETS: tuple[str, ...] = get_args(Preset)
 
@@ -59,6 +65,9 @@ def compose(mix_versions: bool = False) -> tuple[str, list[str]]:
         by_folder[run.folder.parent.name].append(run)
     studies = {name: found for name, found in by_folder.items() if name in NOTEBOOKS}
     sections = [f"# {TITLE}", HOW_TO_READ if runs else NOTHING, *_overview(studies)]
+    if runs:
+        sections += ["## Published numbers beside ours", MET, _published_table(studies)]
+        sections += ["## Figures of the paper beside ours", _figures_text(studies)]
     sections += _mixed_commits(runs)
     for name, found in studies.items():
         sections += _study_section(name, found)
@@ -76,6 +85,78 @@ def compose(mix_versions: bool = False) -> tuple[str, list[str]]:
     if warnings:
         sections += ["## Warnings", "\n".join(f"- {warning}" for warning in warnings)]
     return "\n\n".join(sections) + "\n", warnings
+
+
+def published_table() -> str:
+    """Every published number beside ours, as Markdown."""
+    return _published_table(_studies())
+
+
+def paper_figures() -> list[tuple[str, list[Path]]]:
+    """What each figure of the paper shows, in words, and our stored figures of the same."""
+    return _paper_figures(_studies())
+
+
+def overview_table() -> str:
+    """One row per study with its verdicts, as Markdown."""
+    return "\n\n".join(_overview(_studies())[1:]) or NOTHING
+
+
+def _studies() -> dict[str, list[StoredRun]]:
+    studies: dict[str, list[StoredRun]] = defaultdict(list)
+    for run in stored_runs()[0]:
+        if run.folder.parent.name in NOTEBOOKS:
+            studies[run.folder.parent.name].append(run)
+    return studies
+
+
+def _published_table(studies: dict[str, list[StoredRun]]) -> str:
+    header = ["study", "quantity", "where", "published", "ours", "truth", "verdict"]
+    rows = [_published_row(number, studies.get(number.notebook, [])) for number in NUMBERS]
+    return _table(header, rows, numbers=["published", "ours", "truth"])
+
+
+def _published_row(number: PublishedNumber, runs: Sequence[StoredRun]) -> list[str]:
+    cells = [f"`{number.notebook}`", number.what, number.where, f"{number.value:.4g}"]
+    metric = _representative(runs).results.metrics.get(number.metric) if runs else None
+    if metric is None:
+        return [*cells, "", "", "not run"]
+    ours = format_value(metric.value, metric.standard_error)
+    if number.goal == "small":
+        return [*cells, ours, "0", "met" if metric.value <= number.value else "**missed**"]
+    if metric.reference is None:
+        return [*cells, ours, "", "no reference"]
+    distance = abs(metric.value - metric.reference)
+    if distance <= abs(number.value - metric.reference):
+        verdict = "met"
+    elif distance <= 2 * (metric.standard_error or 0):
+        verdict = "met, in noise"
+    else:
+        verdict = "**missed**"
+    return [*cells, ours, format_reference(metric), verdict]
+
+
+def _paper_figures(studies: dict[str, list[StoredRun]]) -> list[tuple[str, list[Path]]]:
+    return [_paper_figure(figure, studies.get(figure.notebook, [])) for figure in FIGURES]
+
+
+def _paper_figure(figure: PublishedFigure, runs: Sequence[StoredRun]) -> tuple[str, list[Path]]:
+    text = f"**Figure {figure.number}.** {figure.shows} Ours: `{figure.notebook}`"
+    stored = _representative(runs).folder / "figures" if runs else None
+    paths = [stored / f"{name}.png" for name in figure.figures] if stored else []
+    found = [path for path in paths if path.is_file()]
+    return text + (", " if found else ", not stored."), found
+
+
+def _figures_text(studies: dict[str, list[StoredRun]]) -> str:
+    lines = []
+    for text, paths in _paper_figures(studies):
+        links = [
+            f"[{path.stem.replace('_', ' ')}](<{path.relative_to(runs_root()).as_posix()}>)"
+            for path in paths
+        ]
+        lines.append(text + ", ".join(links) + ("." if links else ""))
+    return "\n\n".join(lines)
 
 
 def render_html(text: str) -> str:

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from macrodyn_lib.errors import DivergedError
-from macrodyn_lib.fitting import FittedSDE
+from macrodyn_lib.fitting import FittedSDE, Normalisation
 from macrodyn_lib.parallel import map_tasks
 from macrodyn_lib.statistics import (
     Estimate,
@@ -21,8 +22,22 @@ from macrodyn_lib.statistics import (
 DIVERGED = 1e6
 
 
+class MacroscopicSDE(Protocol):
+    """What a rollout needs of a fitted SDE, in physical units."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def normalisation(self) -> Normalisation: ...
+
+    def drift(self, latents: np.ndarray) -> np.ndarray: ...
+
+    def diffusion(self, latents: np.ndarray) -> np.ndarray: ...
+
+
 def rollout(
-    fitted: FittedSDE,
+    fitted: MacroscopicSDE,
     *,
     start: np.ndarray,
     times: np.ndarray,
@@ -73,7 +88,7 @@ def rollout(
 class _Networks:
     """Drift and noise of a step, from the networks."""
 
-    def __init__(self, fitted: FittedSDE):
+    def __init__(self, fitted: MacroscopicSDE):
         self.fitted = fitted
 
     def drift_and_kick(self, z: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +103,7 @@ class _Tabulated:
     spreads is exact to about 10^-7 of their curvature. Beyond the grid the networks are asked.
     """
 
-    def __init__(self, fitted: FittedSDE):
+    def __init__(self, fitted: MacroscopicSDE):
         shift, scale = fitted.normalisation.shift[0], fitted.normalisation.scale[0]
         self.networks = _Networks(fitted)
         self.grid = shift + scale * np.linspace(-8, 8, 2**14)
@@ -103,7 +118,7 @@ class _Tabulated:
         return drift[:, None], diffusion[:, None] * noise
 
 
-def _fastest_rate(fitted: FittedSDE) -> float:
+def _fastest_rate(fitted: MacroscopicSDE) -> float:
     """Largest relaxation rate of the linear part of the drift, by differences over the data."""
     shift, scale = fitted.normalisation.shift, fitted.normalisation.scale
     offsets = np.concatenate([np.diag(scale), -np.diag(scale)])

@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import scipy.stats
-from scipy.spatial.distance import cdist
+import scipy.special
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,7 +28,8 @@ class Estimate:
         """
         if self.members is None:
             return z
-        return float(scipy.stats.t.isf(scipy.stats.norm.sf(z), self.members - 1))
+        # by the special functions: scipy.stats takes half a second to import
+        return float(-scipy.special.stdtrit(self.members - 1, scipy.special.ndtr(-z)))
 
     def __str__(self) -> str:
         if self.standard_error is None:
@@ -243,6 +243,8 @@ def _kernels(
     x: np.ndarray, y: np.ndarray, bandwidths: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Kernel matrices (N, N), (M, M), (N, M)."""
+    from scipy.spatial.distance import cdist  # a fifth of a second that few kernels need
+
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise ValueError(
@@ -275,3 +277,190 @@ def short_range_order(states: np.ndarray) -> np.ndarray:
     atoms = np.stack([(states == a).sum(axis=(1, 2, 3, 4)) for a in (1, 2, 3)], axis=-1)
     first, second = np.triu_indices(3)
     return pairs[:, first + 1, second + 1] / atoms[:, first] - 8 / 3
+
+
+# Scaled distances |T - Tc| L beyond which a size does not enter a fit, and up to which a polynomial
+# of that degree follows ln |M| and ln X (levels) or the Binder cumulant (slopes): at twice the
+# range, exact scaling functions cost a bias of half a percent in nu.
+FARTHEST = 3.0
+LEVEL_DEGREES = {1.5: 2, math.inf: 3}
+SLOPE_DEGREES = {0.8: 1, 1.2: 2, math.inf: 3}
+COLLAPSE_DEGREE = 5
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FiniteSizeData:
+    """|M|, susceptibility and Binder cumulant over sizes L and temperatures, with standard errors.
+
+    sizes (S,) and temperatures (T,), ascending; the others (S, T); errors: by the same names.
+    """
+
+    sizes: np.ndarray
+    temperatures: np.ndarray
+    abs_magnetization: np.ndarray
+    susceptibility: np.ndarray
+    binder: np.ndarray
+    errors: dict[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        shape = (len(self.sizes), len(self.temperatures))
+        if shape[0] < 2 or shape[1] < 3:
+            raise ValueError(f"{shape[0]} sizes, {shape[1]} temperatures: must be >= 2 and >= 3")
+        for name in ("abs_magnetization", "susceptibility", "binder"):
+            for what, values in (
+                (name, getattr(self, name)),
+                ("error of " + name, self.errors[name]),
+            ):
+                if np.shape(values) != shape or not np.isfinite(values).all():
+                    raise ValueError(
+                        f"{what} has shape {np.shape(values)}: must be finite, {shape}"
+                    )
+            if not (np.asarray(self.errors[name]) > 0).all():
+                raise ValueError(f"error of {name}: must be > 0 everywhere")
+
+    def select(self, sizes: Sequence[int]) -> "FiniteSizeData":
+        """Some of the sizes."""
+        rows = np.isin(self.sizes, sizes)
+        names = ("abs_magnetization", "susceptibility", "binder")
+        return dataclasses.replace(
+            self,
+            sizes=self.sizes[rows],
+            errors={name: self.errors[name][rows] for name in names},
+            **{name: getattr(self, name)[rows] for name in names},
+        )
+
+    def resolved_sizes(self) -> list[int]:
+        """Sizes at which no |M| or X has an error of more than a third of it."""
+        parts = [
+            self.errors[name] / getattr(self, name)
+            for name in ("abs_magnetization", "susceptibility")
+        ]
+        return [int(size) for size in self.sizes[(np.maximum(*parts) < 1 / 3).all(axis=1)]]
+
+    def resampled(self, rng: np.random.Generator) -> "FiniteSizeData":
+        """The same with each value moved by a normal number of its standard error; |M| and X, which
+        are positive, by factors."""
+        moved = {}
+        for name, error in self.errors.items():
+            value, draws = getattr(self, name), rng.standard_normal(error.shape)
+            positive = name != "binder"
+            moved[name] = (
+                value * np.exp(error / value * draws) if positive else value + error * draws
+            )
+        return dataclasses.replace(self, **moved)
+
+
+def fit_exponents(
+    data: FiniteSizeData,
+    *,
+    critical_temperature: float,
+    rng: np.random.Generator,
+    resamples: int = 200,
+) -> dict[str, Estimate]:
+    """Critical exponents from finite-size scaling, with errors by parametric bootstrap.
+
+        <|M|> ~ L^(-beta/nu),   X ~ L^(gamma/nu),   |dU/dT| ~ L^(1/nu)   at T = Tc
+
+    Log-log fits: a polynomial in T through the temperatures of each size gives level and slope at
+    ``critical_temperature``, then a straight line in log L, each weighted. Collapse: U = f(x) with
+    x = (T - Tc) L^(1/nu), f a polynomial, gives nu and Tc at once; with these, ln |M| and ln X less
+    a multiple of ln L are polynomials of x. Temperatures with |T - Tc| L > 3 are left out.
+
+    Returns: beta_over_nu, gamma_over_nu, nu (log-log fits), critical_temperature (where U
+             collapses), collapse.{beta_over_nu,gamma_over_nu,nu}.
+    Source:  paper Sec. III.2, figures 5 and 6; facts on what exact data give in docs/decisions.md.
+    """
+    values = _exponents(data, critical_temperature)
+    draws = [_exponents(data.resampled(rng), critical_temperature) for _ in range(resamples)]
+    return {
+        name: Estimate(value, float(np.std([draw[name] for draw in draws], ddof=1)))
+        for name, value in values.items()
+    }
+
+
+def levels_and_slopes(
+    data: FiniteSizeData, critical_temperature: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """ln |M|, ln X and |dU/dT| of each size at Tc, each (S, 2): value and standard error."""
+    rows = [_at_critical(data, index, critical_temperature) for index in range(len(data.sizes))]
+    first, second, third = (np.array(column) for column in zip(*rows, strict=True))
+    return first, second, third
+
+
+def _at_critical(
+    data: FiniteSizeData, index: int, critical_temperature: float
+) -> tuple[tuple[float, float], ...]:
+    size = data.sizes[index]
+    kept = _near(data.temperatures, size, critical_temperature)
+    t = data.temperatures[kept] - critical_temperature
+    scaled = float(np.abs(t).max() * size)
+    results = []
+    for name, order in (("abs_magnetization", 0), ("susceptibility", 0), ("binder", 1)):
+        value, error = getattr(data, name)[index, kept], data.errors[name][index, kept]
+        if order == 0:
+            value, error = np.log(value), error / value
+        degrees = LEVEL_DEGREES if order == 0 else SLOPE_DEGREES
+        degree = min(next(d for limit, d in degrees.items() if scaled <= limit), len(t) - 1)
+        # what the coefficient is of the values, so that its error is known too
+        design = np.vander(t, degree + 1, increasing=True) / error[:, None]
+        weights = np.linalg.pinv(design)[order] / error
+        results.append((float(weights @ value), float(np.linalg.norm(weights * error))))
+    level, high, slope = results
+    return level, high, (-slope[0], slope[1])
+
+
+def _near(temperatures: np.ndarray, size: float, critical_temperature: float) -> np.ndarray:
+    """Indices of temperatures close enough to the critical one, at least the three nearest."""
+    distance = np.abs(temperatures - critical_temperature)
+    nearest = np.argsort(distance)[:3]
+    return np.union1d(np.nonzero(distance * size <= FARTHEST)[0], nearest)
+
+
+def _exponents(data: FiniteSizeData, critical_temperature: float) -> dict[str, float]:
+    magnetization, response, slope = levels_and_slopes(data, critical_temperature)
+    logs = np.log(data.sizes)
+    steepness = _line(logs, np.log(np.abs(slope[:, 0])), slope[:, 1] / np.abs(slope[:, 0]))
+    collapsed = _collapse(data, critical_temperature)
+    return {
+        "beta_over_nu": -_line(logs, magnetization[:, 0], magnetization[:, 1]),
+        "gamma_over_nu": _line(logs, response[:, 0], response[:, 1]),
+        "nu": 1 / steepness,
+        **collapsed,
+    }
+
+
+def _line(x: np.ndarray, y: np.ndarray, error: np.ndarray) -> float:
+    """Slope of a weighted straight line."""
+    return float(np.polyfit(x, y, 1, w=1 / error)[0])
+
+
+def _collapse(data: FiniteSizeData, critical_temperature: float) -> dict[str, float]:
+    import scipy.optimize  # only here
+
+    near = [_near(data.temperatures, size, critical_temperature) for size in data.sizes]
+    rows = np.repeat(np.arange(len(near)), [len(kept) for kept in near])
+    columns = np.concatenate(near)
+    sizes, temperatures = data.sizes[rows], data.temperatures[columns]
+
+    def design(guess: np.ndarray) -> np.ndarray:
+        x = (temperatures - guess[0]) * sizes ** guess[1] / FARTHEST
+        return np.vander(x, COLLAPSE_DEGREE + 1)
+
+    def rest(guess: np.ndarray) -> np.ndarray:
+        value, error = data.binder[rows, columns], data.errors["binder"][rows, columns]
+        matrix = design(guess) / error[:, None]
+        solution = np.linalg.lstsq(matrix, value / error, rcond=None)[0]
+        return np.asarray(matrix @ solution - value / error)
+
+    best = scipy.optimize.least_squares(rest, [critical_temperature, 1.0], x_scale=[0.01, 1.0]).x
+    results = {"critical_temperature": float(best[0]), "collapse.nu": float(1 / best[1])}
+    for name, quantity, sign in (
+        ("beta_over_nu", "abs_magnetization", -1),
+        ("gamma_over_nu", "susceptibility", 1),
+    ):
+        value = getattr(data, quantity)[rows, columns]
+        error = data.errors[quantity][rows, columns] / value
+        matrix = np.column_stack([np.log(sizes), design(best)]) / error[:, None]
+        slope = np.linalg.lstsq(matrix, np.log(value) / error, rcond=None)[0][0]
+        results[f"collapse.{name}"] = float(sign * slope)
+    return results

@@ -106,6 +106,62 @@ def relax_boxes(
 
 
 @numba.njit(nogil=True, cache=True)
+def relax_and_count(
+    words: np.ndarray,
+    boxes: np.ndarray,
+    thresholds: np.ndarray,
+    attempts: np.ndarray,
+    seeds: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    """Rounds of ``relax_boxes``, and after each of them the classes of all spins.
+
+    words (W, R, C) uint64, changed; boxes (N, 4); attempts (W, T, N); seeds (W, 4), changed;
+    counts (W, 64, T, 10), written.
+    """
+    for word in range(len(words)):
+        for index in range(attempts.shape[1]):
+            for which in range(len(boxes)):
+                box = (boxes[which, 0], boxes[which, 1], boxes[which, 2], boxes[which, 3])
+                attempt(words[word], box, thresholds, attempts[word, index, which], seeds[word])
+            count_classes(words[word], counts[word, :, index])
+
+
+@numba.njit(nogil=True, cache=True)
+def count_classes(words: np.ndarray, counts: np.ndarray) -> None:
+    """Spins down with 0 to 4 neighbours up, then spins up, of the 64 replicas.
+
+    words (R, C), periodic; counts (64, 10), written.
+    """
+    rows, columns = words.shape
+    planes = np.zeros((10, 64), dtype=np.uint64)
+    for r in range(rows):
+        above = r - 1 if r > 0 else rows - 1
+        below = r + 1 if r + 1 < rows else 0
+        for c in range(columns):
+            a, b = words[above, c], words[below, c]
+            d = words[r, c - 1 if c > 0 else columns - 1]
+            e = words[r, c + 1 if c + 1 < columns else 0]
+            odd_1, both_1, odd_2, both_2 = a ^ b, a & b, d ^ e, d & e
+            odd = odd_1 ^ odd_2
+            four = both_1 & both_2
+            three = odd & (both_1 | both_2)
+            neighbours = (
+                ~(a | b | d | e),
+                odd & ~three,
+                ((odd_1 & odd_2) | both_1 | both_2) & ~odd & ~four,
+                three,
+                four,
+            )
+            up = words[r, c]
+            for k in range(5):
+                _count(planes[k], neighbours[k] & ~up)
+                _count(planes[5 + k], neighbours[k] & up)
+    for which in range(10):
+        _totals(planes[which], counts[:, which])
+
+
+@numba.njit(nogil=True, cache=True)
 def simulate(
     words: np.ndarray,
     thresholds: np.ndarray,
@@ -144,11 +200,7 @@ def count_replicas(words: np.ndarray, counts: np.ndarray) -> None:
             _count(planes[1], word ^ words[below, c])
             _count(planes[1], word ^ words[r, right])
     for which in range(2):
-        for replica in range(64):
-            total = 0
-            for k in range(40):
-                total += ((planes[which, k] >> np.uint64(replica)) & np.uint64(1)) << np.uint64(k)
-            counts[replica, which] = total
+        _totals(planes[which], counts[:, which])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -160,3 +212,13 @@ def _count(planes: np.ndarray, word: np.uint64) -> None:
         planes[k] ^= word
         word = carry
         k += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _totals(planes: np.ndarray, totals: np.ndarray) -> None:
+    """The 64 counts as numbers, (64,)."""
+    for replica in range(64):
+        total = 0
+        for k in range(40):
+            total += ((planes[k] >> np.uint64(replica)) & np.uint64(1)) << np.uint64(k)
+        totals[replica] = total

@@ -160,6 +160,38 @@ class Ising(MicroscopicSystem):
         multispin.relax_boxes(words, boxes, self._thresholds(), attempts, _seeds(words, rng))
         return _unpack(words, len(states))
 
+    def relaxing_rates(
+        self,
+        states: np.ndarray,
+        patches: Sequence[Patch],
+        duration: float,
+        rounds: int,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Rounds of ``relax_patches``, with the rates after each of them; no state is kept.
+
+        Many records of (M, rho) and their rates cost little beside the relaxation itself.
+
+        Returns: the last states, and of all rounds the observables (B, rounds, 2) and their
+                 ``rate_moments``, (B, rounds, 2) and (B, rounds, 2, 2).
+        """
+        self._check(states, patches)
+        check_number("duration", duration, above=0)
+        check_integer("rounds", rounds)
+        words = _pack(states)
+        boxes = np.array([(*np.mod(patch.start, self.side), *patch.shape) for patch in patches])
+        means = duration * boxes[:, 2] * boxes[:, 3]
+        attempts = rng.poisson(means, size=(len(words), rounds, len(boxes)))
+        counts = np.empty((len(words), WORD, rounds, kernels.CLASSES), dtype=np.int64)
+        seeds = _seeds(words, rng)
+        multispin.relax_and_count(words, boxes, self._thresholds(), attempts, seeds, counts)
+        counts = counts.reshape(-1, rounds, kernels.CLASSES)[: len(states)]
+        drift, covariance = self._moments_of(counts)
+        up = counts[..., 5:].sum(axis=-1)
+        misaligned = counts @ np.concatenate([np.arange(5), 4 - np.arange(5)]) // 2
+        observables = self._observables_of(np.stack([up, misaligned], axis=-1), self.n_sites)
+        return _unpack(words, len(states)), (observables, drift, covariance)
+
     def rate_moments(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Drift and covariance rate of (M, rho) of each state, computed from the flip rates.
 
@@ -171,8 +203,7 @@ class Ising(MicroscopicSystem):
         self._check(states)
         counts = np.empty((len(states), kernels.CLASSES), dtype=np.int64)
         kernels.count_classes(np.ascontiguousarray(states, dtype=np.int8), counts)
-        weights, jumps = counts * self._rates(), self._jumps()
-        return weights @ jumps, np.einsum("bc,ci,cj->bij", weights, jumps, jumps)
+        return self._moments_of(counts)
 
     def wolff_chains(
         self,
@@ -253,6 +284,13 @@ class Ising(MicroscopicSystem):
 
     def _observables_of(self, counts: np.ndarray, n_sites: int) -> np.ndarray:
         return counts * (2 / n_sites, 1 / (2 * n_sites)) - (1.0, 0.0)
+
+    def _moments_of(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Drift and covariance rate by how many spins are in each class, (..., 10)."""
+        jumps = self._jumps()
+        squares = jumps[:, :, None] * jumps[:, None, :]
+        weights = counts * self._rates()
+        return weights @ jumps, np.tensordot(weights, squares, axes=1)
 
     def _check(self, states: np.ndarray, patches: Sequence[Patch] = ()) -> None:
         """The kernels trust shapes and values: here they are looked at."""

@@ -1,0 +1,83 @@
+"""Published numbers beside ours: met, met in noise, missed, and not run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from macrodyn_lib import report
+from macrodyn_lib.parameters import NOTEBOOKS
+from macrodyn_lib.published import FIGURES, NUMBERS
+from macrodyn_lib.study import Metric, Results
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("MACRODYN_RUNS", str(tmp_path))
+    yield tmp_path
+
+
+def store(runs: Path, notebook: str, **metrics: tuple[float, float, float | None]) -> Path:
+    folder = runs / notebook / "run"
+    (folder / "figures").mkdir(parents=True)
+    results = Results(
+        notebook=notebook,
+        parameters={"preset": "paper"},
+        metrics={
+            name.replace("__", "."): Metric(
+                value=value,
+                standard_error=error,
+                reference=reference,
+                reference_kind="exact",
+                passed=True,
+                criterion="",
+            )
+            for name, (value, error, reference) in metrics.items()
+        },
+        timings_s={"total": 1.0},
+        provenance={},
+    )
+    results.write(folder / "results.json")
+    return folder
+
+
+def verdicts() -> dict[str, str]:
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in report.published_table().splitlines()[2:]
+    ]
+    return {f"{row[0]} {row[1]}": row[-1] for row in rows}
+
+
+def test_verdicts_follow_from_the_distance_to_the_truth(runs: Path) -> None:
+    store(
+        runs,
+        "01_linear_chain",
+        large__slope=(-0.0999, 0.0003, -0.1),  # published: -0.0929
+        small__bias=(1.4990, 0.0015, 1.5),  # published: 1.5002, nearer by chance
+        large__bias=(0.1300, 0.0004, 0.15),  # published: 0.1419
+    )
+    store(runs, "03_curie_weiss", ablation__16__error__ours=(1e-5, 1e-6, None))
+    store(runs, "04_ising", ablation__16__error_latent__ours=(1e-2, 1e-3, None))
+    found = verdicts()
+    assert found["`01_linear_chain` slope, 100 particles"] == "met"
+    assert found["`01_linear_chain` bias, 10 particles"] == "met, in noise"
+    assert found["`01_linear_chain` bias, 100 particles"] == "**missed**"
+    assert found["`03_curie_weiss` test error, patches of 16²"] == "met"
+    assert found["`04_ising` test error, patches of 16²"] == "**missed**"
+    assert found["`06_finite_size_scaling` ν"] == "not run"
+
+
+def test_figures_are_named_where_they_are_stored(runs: Path) -> None:
+    folder = store(runs, "06_finite_size_scaling")
+    (folder / "figures" / "figure_5.png").write_bytes(b"")
+    by_number = dict(zip([f.number for f in FIGURES], report.paper_figures(), strict=True))
+    assert by_number["5"][1] == [folder / "figures" / "figure_5.png"]
+    assert by_number["6"][1] == [] and by_number["6"][0].endswith("not stored.")
+    text, _ = report.compose()
+    assert "[figure 5](<06_finite_size_scaling/run/figures/figure_5.png>)" in text
+
+
+def test_every_published_number_has_one_row_and_a_study() -> None:
+    assert len({(n.notebook, n.metric) for n in NUMBERS}) == len(NUMBERS)
+    assert {n.notebook for n in NUMBERS} <= set(NOTEBOOKS)
