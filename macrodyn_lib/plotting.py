@@ -551,6 +551,7 @@ def estimates_against(
     reference_label: str,
     title: str = "",
     log_x: bool = False,
+    log_y: bool = True,
 ) -> Figure:
     """Estimates with two standard errors against a setting, and a reference line."""
     figure, (panel,) = panels(1, width=5.5)
@@ -559,7 +560,7 @@ def estimates_against(
     panel.errorbar(x, values, yerr=errors, color=OURS, marker="o", ms=4, capsize=2,
                    label="learned (± 2 s.e.)")  # fmt: skip
     panel.axhline(reference, color=REFERENCE, ls="--", lw=1.3, label=reference_label)
-    panel.set(yscale="log", xscale="log" if log_x else "linear")
+    panel.set(yscale="log" if log_y else "linear", xscale="log" if log_x else "linear")
     panel.set_xticks(x, [f"{value:g}" for value in x])
     panel.minorticks_off()
     label(panel, axis, quantity, title)

@@ -253,7 +253,7 @@ for lag, value in bounds.items():
 figure = md.plotting.estimates_against(
     lags, list(bounds.values()), seen.value, axis="duration δt of a patch's move (flips per spin)",
     quantity="slowest relaxation (flips per spin)", reference_label="direct simulation",
-    title="What (M, ρ) can know of the clock", log_x=True,
+    title="What (M, ρ) can know of the clock", log_x=True, log_y=False,
 )  # fmt: skip
 run.figure(figure, "clock")
 
