@@ -121,30 +121,8 @@ def in_cells(moments: IncrementMoments, system: Ising) -> IncrementMoments:
     At zero field an increment and its mirror image M -> -M are one. A cell is 1/80 by 1/(10 side),
     a tenth of the widths of the law or less; its latent is the mean of what it holds.
     """
-    sign = np.where(moments.latents[:, :1] < 0, -1.0, 1.0)
-    signs = np.column_stack([sign, np.ones_like(sign)])
-    z = moments.latents * signs
-    assert moments.groups is not None  # set in IncrementMoments.__post_init__
-    cells = np.floor(z / (1 / 80, 0.1 / system.side)).astype(np.int64)
-    keys = np.column_stack([moments.groups, cells])
-    unique, inverse = np.unique(keys, axis=0, return_inverse=True)
-    inverse = inverse.ravel()
-    counts = np.bincount(inverse, moments.counts)
-
-    def average(values: np.ndarray) -> np.ndarray:
-        columns = values.reshape(len(values), -1).T * moments.counts
-        sums = np.stack([np.bincount(inverse, column) for column in columns], axis=1)
-        return (sums / counts[:, None]).reshape(len(unique), *values.shape[1:])
-
-    return dataclasses.replace(
-        moments,
-        latents=average(z),
-        means=average(moments.means * signs),
-        scatters=average(moments.scatters * signs[:, :, None] * signs[:, None, :]),
-        durations=average(moments.durations),
-        counts=counts,
-        groups=unique[:, 0],
-    )
+    halves = moments.folded(np.array([-1.0, 1.0]))
+    return halves.coarsened(np.array([1 / 80, 0.1 / system.side]), by_group=True)
 
 
 def joined(parts: Sequence[IncrementMoments]) -> IncrementMoments:

@@ -352,17 +352,21 @@ class IncrementMoments:
     def moments(self) -> Self:
         return self
 
-    def coarsened(self, width: float) -> Self:
+    def coarsened(self, width: float | np.ndarray, *, by_group: bool = False) -> Self:
         """Merge the rows whose latents lie in one cell of edge ``width`` and share a duration.
 
         Each takes the mean latent of its rows, so that a drift linear within the cell fits alike; a
-        curved one is off by some mu'' width^2 / 24. Groups are lost.
+        curved one is off by some mu'' width^2 / 24.
 
+        Args:   width: of all latents or of each, (d,).  by_group: rows of different groups stay
+                apart; else groups are lost.
         Raises: ValueError: width not > 0.
         """
-        if not width > 0:
+        if not np.all(np.asarray(width) > 0):
             raise ValueError(f"width = {width}: must be > 0")
-        keys = np.column_stack([np.floor(self.latents / width), self.durations])
+        assert self.groups is not None  # set in __post_init__
+        label = self.groups if by_group else np.zeros(len(self))
+        keys = np.column_stack([label, np.floor(self.latents / width), self.durations])
         unique, inverse = np.unique(keys, axis=0, return_inverse=True)
         latents, means, scatters, squares = (
             _averages(values, inverse, len(unique), self.counts)
@@ -380,7 +384,17 @@ class IncrementMoments:
             scatters=scatters,
             durations=unique[:, -1],
             counts=np.bincount(inverse, self.counts, len(unique)),
-            groups=None,
+            groups=unique[:, 0].astype(np.int64) if by_group else None,
+        )
+
+    def folded(self, signs: np.ndarray) -> Self:
+        """Rows whose first latent is negative, replaced by their mirror images z -> signs z."""
+        factors = np.where(self.latents[:, :1] < 0, signs, 1.0)
+        return dataclasses.replace(
+            self,
+            latents=factors * self.latents,
+            means=factors * self.means,
+            scatters=factors[:, :, None] * factors[:, None, :] * self.scatters,
         )
 
     @classmethod
