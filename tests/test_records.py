@@ -381,3 +381,35 @@ def test_coarsened_moments_by_hand():
     assert len(apart) == 3
     with pytest.raises(ValueError, match="width = 0: must be > 0"):
         apart.coarsened(0)
+
+
+def test_coarsened_by_group_keeps_groups_apart_and_cells_have_their_own_widths():
+    values = {
+        "latents": np.array([[0.1, 0.1], [0.3, 0.4], [0.6, 0.4]]),
+        "means": np.array([[1.0, 0.0], [5.0, 4.0], [7.0, 7.0]]),
+        "scatters": np.ones((3, 2, 2)),
+        "durations": np.ones(3),
+        "counts": np.ones(3),
+        "n_patches": 1,
+        "scatter_is_noise": True,
+    }
+    apart = IncrementMoments(**values, groups=np.array([4, 7, 7])).coarsened(1.0, by_group=True)
+    np.testing.assert_array_equal(apart.groups, [4, 7])
+    np.testing.assert_allclose(apart.means, [[1, 0], [6, 5.5]])
+    bands = IncrementMoments(**values).coarsened(np.array([1.0, 0.2]))
+    np.testing.assert_allclose(bands.means, [[1, 0], [6, 5.5]])
+
+
+def test_folded_moments_by_hand():
+    moments = IncrementMoments(
+        latents=np.array([[-0.1, 0.2], [0.3, 0.4]]),
+        means=np.array([[1.0, 2.0], [3.0, 4.0]]),
+        scatters=np.array([[[1.0, 0.5], [0.5, 2.0]], [[1.0, 0.5], [0.5, 2.0]]]),
+        durations=np.ones(2),
+        counts=np.ones(2),
+        n_patches=1,
+        scatter_is_noise=True,
+    ).folded(np.array([-1.0, 1.0]))
+    np.testing.assert_array_equal(moments.latents, [[0.1, 0.2], [0.3, 0.4]])
+    np.testing.assert_array_equal(moments.means, [[-1, 2], [3, 4]])
+    np.testing.assert_array_equal(moments.scatters[:, 0, 1], [-0.5, 0.5])
