@@ -80,6 +80,32 @@ class QuickstartParameters(StudyParameters):
     rollouts: Count
 
 
+class YourOwnSystemParameters(StudyParameters):
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"trajectories": 250, "members": 2, "rollouts": 20},
+        "quick": {"trajectories": 2000, "members": 4, "rollouts": 100},
+        "paper": {"trajectories": 8000, "members": 8, "rollouts": 200},
+    }
+    n_small: Annotated[int, Field(ge=4)] = 32
+    n_large: Annotated[int, Field(ge=4)] = 256
+    noise: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    trajectories: Annotated[int, Field(ge=16)]
+    members: Annotated[int, Field(ge=2)]
+    rollouts: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _small_rings_make_up_the_large_one(self) -> "YourOwnSystemParameters":
+        ratio, remainder = divmod(self.n_large, self.n_small)
+        while ratio > 1 and (factor := next((f for f in (2, 3, 5) if ratio % f == 0), 0)):
+            ratio //= factor
+        if remainder or ratio != 1:
+            raise ValueError(
+                f"n_small = {self.n_small}: n_large = {self.n_large} must be 2^a 3^b 5^c times as "
+                "many"
+            )
+        return self
+
+
 class LinearChainParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"trajectories": 3200, "members": 32},
@@ -334,6 +360,7 @@ NOTEBOOKS: dict[str, type[StudyParameters]] = {
     "05_ising_criticality": IsingCriticalityParameters,
     "06_finite_size_scaling": FiniteSizeScalingParameters,
     "07_ising_ablation": IsingAblationParameters,
+    "09_your_own_system": YourOwnSystemParameters,
     "90_report": ReportParameters,
 }
 
