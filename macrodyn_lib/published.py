@@ -72,32 +72,30 @@ NUMBERS: tuple[PublishedNumber, ...] = (
 FIGURES: tuple[PublishedFigure, ...] = (
     PublishedFigure(
         number="2",
-        shows="Predator-prey waves: MMD between predicted and true laws against time for six noise "
-        "scales λ, and its mean against λ, lowest at λ = K = 5. No numbers are given.",
+        shows="Predator-prey waves: MMD between predicted and true laws against time for six "
+        "noise scales λ, and its mean against λ, lowest at λ = K = 5. No numbers are "
+        "given.",
         notebook="02_predator_prey",
         figures=("noise_scale", "ours_and_naive"),
     ),
     PublishedFigure(
         number="3",
-        shows="Ising magnet in a field: test error against the size of the small system, "
-        "ours below "
-        "the baseline at every size, low down to 16².",
+        shows="Ising magnet in a field: test error against the size of the small system, ours "
+        "below the baseline at every size, low down to 16².",
         notebook="04_ising",
         figures=("errors",),
     ),
     PublishedFigure(
         number="4",
-        shows="Mean and standard deviation of M and ρ against time from M = −0.75 with "
-        "patches of 16²; "
-        "the baseline fluctuates far too much.",
+        shows="Mean and standard deviation of M and ρ against time from M = −0.75 with patches "
+        "of 16²; the baseline fluctuates far too much.",
         notebook="04_ising",
         figures=("paths", "transient"),
     ),
     PublishedFigure(
         number="5",
-        shows="⟨|M|⟩ and X against L with fitted powers, Binder cumulants that cross at Tc, "
-        "and their "
-        "slopes against L.",
+        shows="⟨|M|⟩ and X against L with fitted powers, Binder cumulants that cross at Tc, and "
+        "their slopes against L.",
         notebook="06_finite_size_scaling",
         figures=("figure_5",),
     ),
@@ -109,9 +107,8 @@ FIGURES: tuple[PublishedFigure, ...] = (
     ),
     PublishedFigure(
         number="7",
-        shows="NbMoTa: short-range order against temperature with a turn at 800 to 900 K, "
-        "and its path "
-        "in time at 2000 K for 1024 to 524 288 sites.",
+        shows="NbMoTa: short-range order against temperature with a turn at 800 to 900 K, and "
+        "its path in time at 2000 K for 1024 to 524 288 sites.",
         notebook="08_nbmota",
         figures=(),
     ),
@@ -124,24 +121,21 @@ FIGURES: tuple[PublishedFigure, ...] = (
     PublishedFigure(
         number="9",
         shows="Mean and standard deviation of M against time from M = −0.5. (The published "
-        "rollouts "
-        "relax 2.3 times too slowly: their steps last one sweep.)",
+        "rollouts relax 2.3 times too slowly: their steps last one sweep.)",
         notebook="03_curie_weiss",
         figures=("paths",),
     ),
     PublishedFigure(
         number="10",
         shows="Ising at T = 2.25: learned from a small lattice; the same with the noise "
-        "rescaled, which "
-        "freezes; from partial evolution, which is right.",
+        "rescaled, which freezes; from partial evolution, which is right.",
         notebook="07_ising_ablation",
         figures=("d3",),
     ),
     PublishedFigure(
         number="11",
         shows="Equilibrium laws of M for three sources of snapshots times three ways to use "
-        "them; the "
-        "row of naive upsampling diverged.",
+        "them; the row of naive upsampling diverged.",
         notebook="07_ising_ablation",
         figures=("d4",),
     ),

@@ -139,6 +139,8 @@ without = {
     for name, data in sources.items()
     if name != "sampled pairs"
 }  # fmt: skip
+
+# %% tags=["nbval-ignore-output"]
 published = {
     name: criticality.published_recipe(data, run.stream(name, "published"), run.resamples)
     for name, data in sources.items()
