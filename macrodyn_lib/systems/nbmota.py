@@ -184,6 +184,29 @@ class NbMoTa(MicroscopicSystem):
         check_number("duration", duration, above=0)
         return self._evolve(states, patch, duration, UNLIMITED, False, rng)[0]
 
+    def evolve_buffered_patch(
+        self,
+        states: np.ndarray,
+        patch: Patch,
+        rim: Patch,
+        duration: float,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """The vacancies that start in ``patch`` hop for ``duration``, s, anywhere in ``rim``.
+
+        A patch owns vacancies, not sites: every hop of the lattice is then one of exactly one
+        patch, also across the edge, and atoms are conserved. Other vacancies stand still.
+        """
+        check_number("duration", duration, above=0)
+        self._check(states, patch, rim)
+        evolved = np.array(states, dtype=np.uint8, order="C")
+        flat = evolved.reshape(len(states), -1)
+        self._hop(
+            flat, self.lattice_shape, self._box(rim), np.array([duration]), UNLIMITED, False, rng,
+            home=self._box(patch),
+        )  # fmt: skip
+        return evolved
+
     def evolve_patch_events(
         self,
         states: np.ndarray,
@@ -216,8 +239,7 @@ class NbMoTa(MicroscopicSystem):
         relaxed = np.array(states, dtype=np.uint8, order="C")
         flat = relaxed.reshape(len(states), -1)
         for patch in patches:  # in place: a tile costs what is in it, not what is around it
-            box = (*np.mod(patch.start, self.cells).tolist(), *patch.shape)
-            self._hop(flat, self.lattice_shape, box, np.array([duration]), UNLIMITED, False, rng)
+            self._hop(flat, self.lattice_shape, self._box(patch), np.array([duration]), UNLIMITED, False, rng)
         return relaxed
 
     def exchange_chains(
@@ -329,6 +351,7 @@ class NbMoTa(MicroscopicSystem):
         kept: np.ndarray | None = None,
         counts: np.ndarray | None = None,
         log: np.ndarray | None = None,
+        home: Sequence[int] | None = None,
     ) -> np.ndarray:
         """Evolve flat states (B, n) in place and fill what is given; returns the times (B, T)."""
         model, count = self.model, len(flat)
@@ -338,7 +361,7 @@ class NbMoTa(MicroscopicSystem):
             counts = np.empty((count, 0, kernels.BOND_TYPES), dtype=np.int64)
         log = np.empty((count, 0, 2), dtype=np.int64) if log is None else log
         model.kernel(
-            kernels.lattice_of(shape, box, model.reach),
+            kernels.lattice_of(shape, box, model.reach, home),
             model.hops(ATTEMPT_RATE, 1 / (BOLTZMANN * self.temperature)),
             flat, stops, max_events, mean_waits, rng, times, counts, kept, log,
         )  # fmt: skip
@@ -382,16 +405,19 @@ class NbMoTa(MicroscopicSystem):
             raise ValueError("boundary = 'periodic': exchanges are for patches among frozen sites")
         exchanged = np.array(states, dtype=np.uint8, order="C")
         flat = exchanged.reshape(len(states), -1)
-        box = (*np.mod(patch.start, self.cells).tolist(), *patch.shape)
         offsets, shells = pairs.neighbours()
         counts = np.empty((len(flat), records, kernels.BOND_TYPES), dtype=np.int64)
         kernels.exchange_inplace(
-            kernels.lattice_of(self.lattice_shape, box, int(np.abs(offsets).max())),
+            kernels.lattice_of(self.lattice_shape, self._box(patch), int(np.abs(offsets).max())),
             offsets, shells, pairs.energies, 1 / (BOLTZMANN * self.temperature),
             math.ceil(2 * sweeps * patch.n_sites), flat, rng, counts,
         )  # fmt: skip
         atoms = np.array([np.bincount(state, minlength=4) for state in flat])
         return exchanged, _short_range_order(counts, atoms[:, None])
+
+    def _box(self, patch: Patch) -> tuple[int, ...]:
+        """First cell of a patch, in the lattice, and its cells along each axis."""
+        return (*np.mod(patch.start, self.cells).tolist(), *patch.shape)
 
     def _check(self, states: np.ndarray, *patches: Patch) -> None:
         """The kernels trust shapes and values: here they are looked at."""
