@@ -40,6 +40,7 @@ _HOME = {
     "encode_naive": "closure",
     "LinearSDE": "sde",
     "MLPSDE": "sde",
+    "OnsagerNetSDE": "sde",
     "FittedSDE": "fitting",
     "TrainingSettings": "fitting",
     "fit_sde": "fitting",
