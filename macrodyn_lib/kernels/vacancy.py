@@ -530,7 +530,8 @@ def exchange_inplace(
 
     offsets (M, 3) in voxels, all neighbours that interact; shells (M,): the shell of each;
     energies (S, 4, 4), symmetric, eV; attempts: between records; states (B, n) uint8, changed;
-    counts (B, T, 6), written: bonds by type after each ``attempts`` exchanges.
+    counts (B, T, 6), written: bonds by type after each ``attempts`` exchanges; (B, 0, 6): so many
+    exchanges once, and nothing is counted.
     Draws: first site, second site, acceptance (only where the energy rises).
     """
     box, shape = lattice.box, lattice.shape
@@ -540,7 +541,7 @@ def exchange_inplace(
     tally = np.empty(BOND_TYPES + 1, dtype=np.int64)
     for replica in range(len(states)):
         species = states[replica]
-        for record in range(counts.shape[1]):
+        for record in range(max(counts.shape[1], 1)):
             for _ in range(attempts):
                 for end in range(2):
                     number = int(rng.random() * n_sites)
@@ -567,5 +568,6 @@ def exchange_inplace(
                             change += by_kind[kinds[1 - end]] - by_kind[kinds[end]]
                 if change <= 0 or rng.random() < math.exp(-beta * change):
                     species[sites[0]], species[sites[1]] = kinds[1], kinds[0]
-            count_bonds(species, shape, tally)
-            counts[replica, record] = tally[:BOND_TYPES]
+            if counts.shape[1] > 0:
+                count_bonds(species, shape, tally)
+                counts[replica, record] = tally[:BOND_TYPES]

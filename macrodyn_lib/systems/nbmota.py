@@ -229,16 +229,16 @@ class NbMoTa(MicroscopicSystem):
     ) -> np.ndarray:
         """Hops or exchanges in one patch after the other, as ``relaxation`` says."""
         check_number("duration", duration, above=0)
-        if self.relaxation == "exchange":
-            for patch in patches:
-                states = self._exchange(states, patch, duration, 1, rng)[0]
-            return states
-        if any(patch.boundary == "periodic" for patch in patches):
+        wrapped = any(patch.boundary == "periodic" for patch in patches)
+        if wrapped and self.relaxation == "hops":
             return MicroscopicSystem.relax_patches(self, states, patches, duration, rng)
         self._check(states, *patches)
         relaxed = np.array(states, dtype=np.uint8, order="C")
         flat = relaxed.reshape(len(states), -1)
         for patch in patches:  # in place: a tile costs what is in it, not what is around it
+            if self.relaxation == "exchange":
+                self._exchange(flat, patch, duration, 0, rng)
+                continue
             self._hop(flat, self.lattice_shape, self._box(patch), np.array([duration]), UNLIMITED, False, rng)
         return relaxed
 
@@ -260,16 +260,18 @@ class NbMoTa(MicroscopicSystem):
         """
         check_number("sweeps", sweeps, above=0)
         check_integer("records", records)
+        self._check(states)
         whole = Patch(start=(0, 0, 0), shape=self.lattice_shape, lattice_shape=self.lattice_shape)
 
         def run(rows: slice, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
+            current = np.array(states[rows], dtype=np.uint8, order="C")
+            flat = current.reshape(len(current), -1)
             if not keep_states:
-                return self._exchange(states[rows], whole, sweeps, records, generator)
-            current, kept, orders = states[rows], [], []
+                return current, self._exchange(flat, whole, sweeps, records, generator)
+            kept, orders = [], []
             for _ in range(records):
-                current, order = self._exchange(current, whole, sweeps, 1, generator)
-                kept.append(current)
-                orders.append(order)
+                orders.append(self._exchange(flat, whole, sweeps, 1, generator))
+                kept.append(current.copy())
             return np.stack(kept, axis=1), np.concatenate(orders, axis=1)
 
         parts = map_chunks(run, len(states), rng, chunk=1, description=description)
@@ -390,21 +392,18 @@ class NbMoTa(MicroscopicSystem):
 
     def _exchange(
         self,
-        states: np.ndarray,
+        flat: np.ndarray,
         patch: Patch,
         sweeps: float,
         records: int,
         rng: np.random.Generator,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The states after all exchanges, and the short-range order at each record."""
-        self._check(states, patch)
+    ) -> np.ndarray:
+        """Change flat states (B, n) in place; the short-range order at each record (0: once)."""
         pairs, model = self.model.pairs, self.model.name
         if pairs is None:
             raise ValueError(f"barrier_model = {model!r}: exchanges need pair energies")
         if patch.boundary == "periodic":
             raise ValueError("boundary = 'periodic': exchanges are for patches among frozen sites")
-        exchanged = np.array(states, dtype=np.uint8, order="C")
-        flat = exchanged.reshape(len(states), -1)
         offsets, shells = pairs.neighbours()
         counts = np.empty((len(flat), records, kernels.BOND_TYPES), dtype=np.int64)
         kernels.exchange_inplace(
@@ -413,7 +412,7 @@ class NbMoTa(MicroscopicSystem):
             math.ceil(2 * sweeps * patch.n_sites), flat, rng, counts,
         )  # fmt: skip
         atoms = np.array([np.bincount(state, minlength=4) for state in flat])
-        return exchanged, _short_range_order(counts, atoms[:, None])
+        return _short_range_order(counts, atoms[:, None])
 
     def _box(self, patch: Patch) -> tuple[int, ...]:
         """First cell of a patch, in the lattice, and its cells along each axis."""
