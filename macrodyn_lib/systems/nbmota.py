@@ -56,6 +56,7 @@ class NbMoTa(MicroscopicSystem):
     relaxation: Literal["hops", "exchange"] = "hops"
 
     observable_names: ClassVar[tuple[str, ...]] = ("NbNb", "NbMo", "NbTa", "MoMo", "MoTa", "TaTa")
+    interaction_range: ClassVar[int] = 2  # cells: all that rates and observables see
 
     def __post_init__(self) -> None:
         check_integer("cells", self.cells, at_least=SMALLEST)
@@ -66,6 +67,11 @@ class NbMoTa(MicroscopicSystem):
             except WeightsNotFoundError as error:
                 warnings.warn(f"{error}. Using barrier_model = 'pair' instead.", stacklevel=3)
                 object.__setattr__(self, "barrier_model", "pair")
+        if self.model.reach > 2 * NbMoTa.interaction_range:
+            raise ValueError(
+                f"barrier_model = {self.model.name!r}: sees {self.model.reach} voxels far, must be "
+                f"<= {2 * NbMoTa.interaction_range}"
+            )
         if self.relaxation not in ("hops", "exchange"):
             raise ValueError(f"relaxation = {self.relaxation!r}: must be 'hops' or 'exchange'")
         if self.relaxation == "exchange" and self.model.pairs is None:
@@ -138,6 +144,19 @@ class NbMoTa(MicroscopicSystem):
         atoms = np.empty((len(states), 4), dtype=np.int64)
         kernels.count_batch(flat, states.shape[1:4], bonds, atoms)
         return _short_range_order(bonds, atoms)
+
+    def observable_changes(
+        self, before: np.ndarray, after: np.ndarray, share: float
+    ) -> np.ndarray:
+        """Of a part of a lattice of nominal composition: its own may differ.
+
+        A patch conserves atoms, so only the numerator of P_ab / n_a changes.
+        """
+        if share == 1:
+            return self.observables(after) - self.observables(before)
+        own = np.stack([(before == a).sum(axis=(1, 2, 3, 4)) for a in (1, 1, 1, 2, 2, 3)], axis=1)
+        nominal = (1 - 1 / SITES_PER_VACANCY) / 3 * math.prod(before.shape[1:])
+        return share * own / nominal * (self.observables(after) - self.observables(before))
 
     def simulate(
         self,
