@@ -53,7 +53,16 @@ _HOME = {
     "WeightsError": "errors",
     "WeightsNotFoundError": "errors",
 }
-_MODULES = {"closure", "exact", "pipeline", "plotting", "statistics", "study", "widgets"}
+_MODULES = {
+    "alloy_study",
+    "closure",
+    "exact",
+    "pipeline",
+    "plotting",
+    "statistics",
+    "study",
+    "widgets",
+}
 
 __all__ = sorted([*_HOME, *_MODULES])
 

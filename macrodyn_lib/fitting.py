@@ -99,7 +99,7 @@ class FittedSDE:
     validation_losses: (checks, 2), step and loss at each check of the training.
     noise_factor: multiplies the diffusion after the fit (1: as fitted).
     parameter_range: (2, p), the lowest and highest parameters of the training data.
-    parameters: (p,), those for which drift and diffusion are asked (``at``), or None: not yet fixed.
+    parameters: (p,), those for which drift and diffusion are asked (``at``), None: not yet fixed.
     """
 
     model: Model

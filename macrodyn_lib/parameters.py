@@ -10,7 +10,15 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from macrodyn_lib.errors import ParameterError
 
@@ -268,6 +276,53 @@ class IsingAblationParameters(StudyParameters):
         return self
 
 
+class NbMoTaParameters(StudyParameters):
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"temperatures": [1400, 2000], "snapshots": 64, "runs": 4, "members": 2,
+                  "rollouts": 16, "training_steps": 150, "direct_runs": 3, "chains": 4,
+                  "sweeps": 60, "ordering_sweeps": 300, "sizes": [8, 16], "max_hops": 1e5,
+                  "protocol_events": 20000, "variants": "few"},
+        "quick": {"temperatures": [1000, 1200, 1400, 2000, 3000], "snapshots": 192, "runs": 4,
+                  "members": 2, "rollouts": 32, "training_steps": 600, "direct_runs": 4,
+                  "chains": 4, "sweeps": 120, "ordering_sweeps": 1000, "sizes": [8, 16, 32],
+                  "max_hops": 4e5, "protocol_events": 100000, "variants": "few"},
+        "paper": {"temperatures": [600, 700, 800, 900, 1000, 1200, 1400, 1600, 2000, 2500, 3000],
+                  "snapshots": 640, "runs": 4, "members": 4, "rollouts": 64,
+                  "training_steps": 2000, "direct_runs": 8, "chains": 8, "sweeps": 300,
+                  "ordering_sweeps": 4000, "sizes": [8, 16, 32, 64], "max_hops": 1e6,
+                  "protocol_events": 5000000, "variants": "all"},
+    }  # fmt: skip
+    cells: Annotated[int, Field(ge=4)] = 16
+    patch_cells: Annotated[int, Field(ge=4)] = 8
+    temperatures: Annotated[
+        list[Positive], Field(min_length=2), BeforeValidator(_parse_list), AfterValidator(sorted)
+    ]
+    barrier_model: Literal["network", "pair"] = "pair"
+    boundary: Annotated[str, Field(pattern=r"^(ghost|periodic|buffer(\(\d+\))?)$")] = "buffer(4)"
+    snapshots: Annotated[int, Field(ge=16)]
+    runs: Annotated[int, Field(ge=2)]
+    members: Annotated[int, Field(ge=2)]
+    rollouts: Annotated[int, Field(ge=4)]
+    training_steps: Count
+    direct_runs: Annotated[int, Field(ge=2)]
+    chains: Annotated[int, Field(ge=2)]
+    sweeps: Annotated[int, Field(ge=15)]
+    ordering_sweeps: Annotated[int, Field(ge=15)]
+    sizes: Annotated[list[Count], Field(min_length=2), BeforeValidator(_parse_list)]
+    max_hops: Positive
+    protocol_events: Count
+    variants: Literal["few", "all"]
+
+    @model_validator(mode="after")
+    def _patches_tile_the_alloy(self) -> "NbMoTaParameters":
+        for name, cells in [("cells", self.cells), *[("sizes", size) for size in self.sizes]]:
+            if cells % self.patch_cells:
+                raise ValueError(
+                    f"{name} = {cells}: must be a multiple of patch_cells = {self.patch_cells}"
+                )
+        return self
+
+
 def _check_patch_side(side: int, patch_side: int) -> None:
     allowed = [part for part in range(1, side + 1) if _upsampling_reaches(side, part)]
     if patch_side not in allowed:
@@ -289,6 +344,7 @@ NOTEBOOKS: dict[str, type[StudyParameters]] = {
     "03_curie_weiss": CurieWeissParameters,
     "04_ising": IsingParameters,
     "07_ising_ablation": IsingAblationParameters,
+    "08_nbmota": NbMoTaParameters,
 }
 
 

@@ -283,14 +283,16 @@ class MLPSDE(SDEModel):
 
 @final
 class OnsagerNetModule(SDE):
-    """What ``OnsagerNetSDE`` describes; ``potential``, ``mobility`` and ``circulation`` are its parts.
+    """What ``OnsagerNetSDE`` describes.
 
     Starts at the linear SDE where that is stable: with the stationary covariance C of
     S C + C S' + Sigma = 0, its slope is S = -(Sigma / 2 + Q) C^-1 with Q antisymmetric, so
     V = (y - y*)' C^-1 (y - y*) / 2, M = Sigma / 2 and W = Q; y* is linear in the parameters.
     """
 
-    def __init__(self, model: "OnsagerNetSDE", estimate: LinearEstimate, generator: torch.Generator):
+    def __init__(
+        self, model: "OnsagerNetSDE", estimate: LinearEstimate, generator: torch.Generator
+    ):
         super().__init__()
         d, inputs = model.dimension, model.dimension + model.parameters
         self.dimension = d

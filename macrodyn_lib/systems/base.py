@@ -68,9 +68,7 @@ class MicroscopicSystem(abc.ABC):
     def observables(self, states: np.ndarray) -> np.ndarray:
         """(B, *any lattice) -> (B, d): the macroscopic observables phi*, intensive."""
 
-    def observable_changes(
-        self, before: np.ndarray, after: np.ndarray, share: float
-    ) -> np.ndarray:
+    def observable_changes(self, before: np.ndarray, after: np.ndarray, share: float) -> np.ndarray:
         """Change of phi* of a lattice of which ``share`` changes as given, (B, *part) -> (B, d).
 
         Here for observables that are means over the sites or bonds of a lattice.

@@ -145,9 +145,7 @@ class NbMoTa(MicroscopicSystem):
         kernels.count_batch(flat, states.shape[1:4], bonds, atoms)
         return _short_range_order(bonds, atoms)
 
-    def observable_changes(
-        self, before: np.ndarray, after: np.ndarray, share: float
-    ) -> np.ndarray:
+    def observable_changes(self, before: np.ndarray, after: np.ndarray, share: float) -> np.ndarray:
         """Of a part of a lattice of nominal composition: its own may differ.
 
         A patch conserves atoms, so only the numerator of P_ab / n_a changes.
@@ -258,7 +256,15 @@ class NbMoTa(MicroscopicSystem):
             if self.relaxation == "exchange":
                 self._exchange(flat, patch, duration, 0, rng)
                 continue
-            self._hop(flat, self.lattice_shape, self._box(patch), np.array([duration]), UNLIMITED, False, rng)
+            self._hop(
+                flat,
+                self.lattice_shape,
+                self._box(patch),
+                np.array([duration]),
+                UNLIMITED,
+                False,
+                rng,
+            )
         return relaxed
 
     def exchange_chains(
