@@ -495,6 +495,56 @@ def lag_study(
     return result
 
 
+def late_order(paths: EnsemblePaths) -> list[Estimate]:
+    """Mean of the second half of rollouts (of one time: of that), for each pair."""
+    late = paths.paths[:, :, :, paths.paths.shape[3] // 2 :]
+    return [mean_estimate(late[..., k].mean(axis=(1, 2, 3))) for k in range(len(PAIRS))]
+
+
+def late_direct_order(path: Trajectories) -> list[Estimate]:
+    """Mean of the last third of direct runs, for each pair."""
+    late = path.observables[:, -(len(path.times) // 3) :]
+    return [mean_estimate(late[..., k].mean(axis=1)) for k in range(len(PAIRS))]
+
+
+def late_std_ratio(of: EnsemblePaths, to: EnsemblePaths) -> Estimate:
+    """Standard deviation of TaTa late in rollouts of one size over that of another."""
+
+    def late(paths: EnsemblePaths) -> np.ndarray:
+        variances = paths.paths[..., LIKE[2]][:, 0].var(axis=1, ddof=1)
+        last: np.ndarray = variances[:, -(variances.shape[1] // 3) :].mean(axis=1)
+        return last
+
+    both = np.stack([late(of), late(to)], axis=1)
+    return jackknife(both, lambda kept: float(np.sqrt(kept[:, 0].mean() / kept[:, 1].mean())))
+
+
+def compare_size(
+    system: NbMoTa,
+    recipe: AlloyRecipe,
+    small: SmallRuns,
+    times: np.ndarray,
+    rollouts: int,
+    direct_runs: int,
+    rng: np.random.Generator,
+) -> tuple[EnsemblePaths, Trajectories]:
+    """All steps at one size and temperature: learned paths, and direct ones at the same times.
+
+    A snapshot of a large system has many patches: fewer of them are needed, as n^(-1/2), and fewer
+    direct runs for equal errors.
+    """
+    share = (recipe.patch_cells / system.cells) ** 1.5
+    least = 2 * len(recipe.sweeps) * recipe.members
+    fewer = recipe.but(snapshots=max(round(recipe.snapshots * share), least))
+    large = fewer.large_snapshots(system, small, rng)
+    moments = fewer.increments(system, large, fewer.duration_of(small), rng)
+    learned = LearnedAlloy.of(system, fewer, moments, small, rng)
+    paths = learned.paths(system.temperature, times, rollouts, rng)
+    count = max(round(4 * direct_runs * share), 2)
+    direct = system.simulate(system.initial_states(count, rng), times, rng)
+    return paths, direct
+
+
 # --- equilibrium --------------------------------------------------------------------------------
 
 

@@ -97,7 +97,7 @@ def test_drift_is_minus_mobility_and_circulation_times_the_gradient(model):
         np.testing.assert_allclose(module.drift(x), expected, rtol=1e-12)
         np.testing.assert_allclose(mobility, mobility.transpose(1, 2), rtol=1e-12)
         assert (torch.linalg.eigvalsh(mobility) > 0).all()
-        np.testing.assert_array_equal(circulation, -circulation.transpose(1, 2))
+        np.testing.assert_allclose(circulation, -circulation.transpose(1, 2), rtol=0, atol=1e-12)
         assert circulation.abs().min(dim=0).values[0, 1] > 0  # it is there
 
 
