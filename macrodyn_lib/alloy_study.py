@@ -192,15 +192,21 @@ def _continued(
     )
 
 
-def transient_time(times: np.ndarray, observables: np.ndarray) -> float:
-    """1/e time of the way from the first record to the mean of the last quarter, (B, T, 6).
+def transient_time(times: np.ndarray, observables: np.ndarray, final: float | None = None) -> float:
+    """1/e time of the way of MoMo from the first record to ``final``, of paths (B, T, 6).
 
-    Of the mean path of MoMo, which has the most order and so the least relative noise.
+    MoMo has the most order and so the least relative noise. final: the order in equilibrium; None:
+    the mean of the last quarter, whose error makes three times as large a one of the time. A path
+    that does not get so far has the last time, a lower bound.
     """
     path = observables[:, :, LIKE[1]].mean(axis=0)
-    final = path[-(len(path) // 4) :].mean()
+    if final is None:
+        final = float(path[-(len(path) // 4) :].mean())
     left = (path - final) / (path[0] - final)
-    after = int(np.argmax(left < math.exp(-1)))
+    below = np.nonzero(left < math.exp(-1))[0]
+    if len(below) == 0:
+        return float(times[-1])
+    after = int(below[0])
     high, low = left[after - 1], left[after]
     share = (high - math.exp(-1)) / (high - low)
     return float(times[after - 1] + share * (times[after] - times[after - 1]))
@@ -426,16 +432,16 @@ class LearnedAlloy:
         return EnsemblePaths(times=np.asarray(times), paths=six)
 
 
-def learned_transient_time(paths: EnsemblePaths) -> Estimate:
+def learned_transient_time(paths: EnsemblePaths, final: float) -> Estimate:
     """``transient_time`` of rollouts from one start, with its error over the members."""
     return mean_estimate(
-        np.array([transient_time(paths.times, member[0]) for member in paths.paths])
+        np.array([transient_time(paths.times, member[0], final) for member in paths.paths])
     )
 
 
-def direct_transient_time(times: np.ndarray, observables: np.ndarray) -> Estimate:
-    """``transient_time`` of direct paths (B, T, 6)."""
-    return jackknife(observables, lambda kept: transient_time(times, kept))
+def direct_transient_time(path: Trajectories, final: float) -> Estimate:
+    """``transient_time`` of direct paths, with its error over the runs."""
+    return jackknife(path.observables, lambda kept: transient_time(path.times, kept, final))
 
 
 def transient(
@@ -470,12 +476,13 @@ def lag_study(
     hops: Sequence[float],
     boundaries: Sequence[str],
     times: np.ndarray,
+    final: float,
     rng: np.random.Generator,
 ) -> dict[str, dict[str, list[Estimate]]]:
     """Fits at one temperature with patches evolved for other times, and among other boundaries.
 
     Returns: for each boundary by number of hops of a vacancy the learned "relaxation" time (s, from
-             paths at ``times``) and "diffusion": n Sigma(MoMo) per hop at the last mean order.
+             paths at ``times`` to the order ``final``) and "diffusion": n Sigma(MoMo) per hop at the last mean order.
     """
     large = recipe.large_snapshots(system, small, rng)
     result: dict[str, dict[str, list[Estimate]]] = {}
@@ -487,7 +494,7 @@ def lag_study(
             moments = lag.increments(system, large, unit, rng)
             learned = LearnedAlloy.of(system, lag, moments, small, rng)
             paths = learned.paths(system.temperature, times, 64, rng)
-            found["relaxation"].append(learned_transient_time(paths))
+            found["relaxation"].append(learned_transient_time(paths, final))
             rest = paths.paths[:, :, :, -1][..., list(LIKE)].mean(axis=(0, 1, 2))[None]
             sigma = [float(member.covariance(rest)[0, 1, 1]) for member in learned.members]
             found["diffusion"].append(mean_estimate(system.n_sites / count * np.array(sigma)))

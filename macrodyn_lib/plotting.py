@@ -673,23 +673,21 @@ def lag_times(
 
 
 def alloy_views(states: Mapping[str, np.ndarray], positions: np.ndarray) -> Figure:
-    """The atoms of a slab of each configuration in space, coloured by species.
+    """Where the Mo atoms of each configuration are, coloured by sublattice: one colour is order.
 
     states: title -> (cells, cells, cells, 2) species codes.  positions: (sites, 3), Angstrom.
     """
-    figure = plt.figure(figsize=(4.6 * len(states), 4.2), layout="constrained")
+    figure = plt.figure(figsize=(4.6 * len(states), 4.4), layout="constrained")
     plt.close(figure)
     for index, (name, state) in enumerate(states.items()):
         panel: Any = figure.add_subplot(1, len(states), index + 1, projection="3d")
-        codes = state.ravel()
-        front = positions[:, 1] < 0.3 * positions[:, 1].max()
-        for code, species, color in ((1, "Nb", SMALL), (2, "Mo", OURS), (3, "Ta", "#E69F00")):
-            x, y, z = positions[front & (codes == code)].T
-            panel.scatter(x, y, z, s=14, color=color, label=species, depthshade=True, linewidths=0)
+        molybdenum = state.ravel() == 2
+        for sublattice, color in ((0, OURS), (1, NAIVE)):
+            chosen = molybdenum & (np.arange(state.size) % 2 == sublattice)
+            where = ("Mo on corners", "Mo on centres")[sublattice]
+            panel.scatter(*positions[chosen].T, s=16, color=color, label=where, linewidths=0)
         panel.set_title(name, fontsize=9, loc="left")
         panel.set(xlabel="x (Å)", ylabel="y (Å)", zlabel="z (Å)")
-        panel.view_init(elev=12, azim=-80)
-        panel.set_box_aspect((1, 0.3, 1))
     figure.axes[0].legend(frameon=False, fontsize=8)
     return figure
 
