@@ -482,7 +482,8 @@ def lag_study(
     """Fits at one temperature with patches evolved for other times, and among other boundaries.
 
     Returns: for each boundary by number of hops of a vacancy the learned "relaxation" time (s, from
-             paths at ``times`` to the order ``final``) and "diffusion": n Sigma(MoMo) per hop at the last mean order.
+             paths at ``times`` to the order ``final``) and "diffusion": n Sigma(MoMo) per hop, at
+             the last mean order.
     """
     large = recipe.large_snapshots(system, small, rng)
     result: dict[str, dict[str, list[Estimate]]] = {}
@@ -541,7 +542,7 @@ def compare_size(
     direct runs for equal errors.
     """
     share = (recipe.patch_cells / system.cells) ** 1.5
-    least = 2 * len(recipe.sweeps) * recipe.members
+    least = 16 * recipe.members
     fewer = recipe.but(snapshots=max(round(recipe.snapshots * share), least))
     large = fewer.large_snapshots(system, small, rng)
     moments = fewer.increments(system, large, fewer.duration_of(small), rng)

@@ -292,8 +292,8 @@ class NbMoTaParameters(StudyParameters):
                   "ordering_sweeps": 4000, "sizes": [8, 16, 32, 64], "max_hops": 1e6,
                   "protocol_events": 5000000, "variants": "all"},
     }  # fmt: skip
-    cells: Annotated[int, Field(ge=4)] = 16
-    patch_cells: Annotated[int, Field(ge=4)] = 8
+    cells: Annotated[int, Field(ge=8)] = 16
+    patch_cells: Annotated[int, Field(ge=8)] = 8
     temperatures: Annotated[
         list[Positive], Field(min_length=2), BeforeValidator(_parse_list), AfterValidator(sorted)
     ]
@@ -316,9 +316,15 @@ class NbMoTaParameters(StudyParameters):
     @model_validator(mode="after")
     def _patches_tile_the_alloy(self) -> "NbMoTaParameters":
         for name, cells in [("cells", self.cells), *[("sizes", size) for size in self.sizes]]:
-            if cells % self.patch_cells:
+            tiles, remainder = divmod(cells, self.patch_cells)
+            if remainder:
                 raise ValueError(
                     f"{name} = {cells}: must be a multiple of patch_cells = {self.patch_cells}"
+                )
+            if 2 * cells**3 // 1024 != tiles**3 * (2 * self.patch_cells**3 // 1024):
+                raise ValueError(
+                    f"patch_cells = {self.patch_cells}: patches of {name} = {cells} must have one "
+                    "vacancy in 1024 sites each; patch_cells = 8 does"
                 )
         return self
 
