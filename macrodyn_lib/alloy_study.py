@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from macrodyn_lib.fitting import FittedSDE, TrainingSettings, fit_ensemble
 from macrodyn_lib.lattice import Patching
+from macrodyn_lib.parallel import map_chunks
 from macrodyn_lib.partial_evolution import averaged_increments
 from macrodyn_lib.records import IncrementMoments, Snapshots, Trajectories
 from macrodyn_lib.rollouts import EnsemblePaths, rollout_ensemble
@@ -24,6 +25,7 @@ from macrodyn_lib.upsampling import relax_ladder, tile_snapshots
 
 PAIRS = NbMoTa.observable_names
 LIKE = (0, 3, 5)  # NbNb, MoMo, TaTa
+TOGETHER = 8  # large snapshots whose patches one thread evolves
 RECORDS = 128  # of a small run
 FIRST_HOPS = 64  # between records, before the spacing is doubled
 PUBLISHED_EVENTS = 5_000_000  # in 8192 sites: the published predictions of order against T
@@ -295,10 +297,15 @@ class AlloyRecipe:
         parameters: Sequence[float] = (),
     ) -> IncrementMoments:
         """Step 3: all patches evolved; the like pairs, with time in units of the duration."""
-        moments, _ = averaged_increments(
-            system, large, self.patching, duration=duration, continuations=self.continuations,
-            rng=rng,
-        )  # fmt: skip
+
+        def run(rows: slice, generator: np.random.Generator) -> IncrementMoments:
+            return averaged_increments(
+                system, large.select(np.arange(rows.start, rows.stop)), self.patching,
+                duration=duration, continuations=self.continuations, rng=generator,
+            )[0]  # fmt: skip
+
+        parts = map_chunks(run, len(large), rng, chunk=TOGETHER)
+        moments = dataclasses.replace(IncrementMoments.concatenate(parts), groups=large.groups)
         like = list(LIKE)
         return dataclasses.replace(
             moments,
