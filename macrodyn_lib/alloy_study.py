@@ -133,10 +133,11 @@ class SmallRuns:
         assert every.groups is not None  # set in Snapshots.__post_init__
         return Snapshots(states=every.states, groups=every.groups // per_group)
 
-    def alike(self, window: int) -> np.ndarray:
-        """For each snapshot the window of ``window`` neighbouring records that it is in."""
+    def alike(self) -> np.ndarray:
+        """For each snapshot the window of neighbouring times that it is in, the wider the later."""
         runs, records = self.trajectories.observables.shape[:2]
-        return np.tile(np.arange(records) // window, runs)
+        windows = np.floor(6 * np.log2(1 + np.arange(records))).astype(np.int64)
+        return np.tile(windows, runs)
 
 
 def simulate_small_runs(
@@ -225,7 +226,7 @@ class AlloyRecipe:
     groups, per_group: small runs are made in so many groups of so many; a large state is tiled from
     one group, and members of the ensemble share none.  max_hops: of a vacancy in a small run.
     sweeps: ladder of LocalRelax, exchange attempts per site and tile (0: none), or, without pair
-    energies, relaxation times of hops.
+    energies, relaxation times of hops; for equal parts of the snapshots.
     duration: of partial evolution, in relaxation times, but no more than ``longest_hops``.
     boundary: of the patches.  continuations: of each patch, an even number.
     members: independent fits.  hidden: of the OnsagerNetSDE.
@@ -238,7 +239,7 @@ class AlloyRecipe:
     members: int
     settings: TrainingSettings
     max_hops: float = 1e6
-    sweeps: tuple[float, ...] = (0.0, 0.5, 2.0, 8.0)
+    sweeps: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 2.0, 2.0, 8.0)
     duration: float = 0.05
     longest_hops: float = 1000.0
     boundary: str = "buffer(4)"
@@ -265,7 +266,7 @@ class AlloyRecipe:
 
         Systems of one tile are not relaxed: they have no seams.
         """
-        pool, alike = small.snapshots(self.per_group), small.alike(RECORDS // 32)
+        pool, alike = small.snapshots(self.per_group), small.alike()
         if system.cells == self.patch_cells:
             return pool.select(rng.permutation(len(pool))[: self.snapshots])
         exchange = system.model.pairs is not None

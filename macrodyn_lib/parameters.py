@@ -278,16 +278,16 @@ class IsingAblationParameters(StudyParameters):
 
 class NbMoTaParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"temperatures": [1400, 2000], "snapshots": 48, "runs": 4, "members": 3,
+        "smoke": {"temperatures": [1400, 2000], "snapshots": 90, "runs": 2, "members": 3,
                   "rollouts": 16, "training_steps": 100, "direct_runs": 4, "chains": 4,
                   "sweeps": 60, "ordering_sweeps": 150, "sizes": [8, 16], "max_hops": 7e4,
                   "protocol_events": 20000, "variants": "few"},
-        "quick": {"temperatures": [1000, 1200, 1400, 2000, 3000], "snapshots": 192, "runs": 4,
-                  "members": 4, "rollouts": 32, "training_steps": 800, "direct_runs": 6,
-                  "chains": 6, "sweeps": 150, "ordering_sweeps": 800, "sizes": [8, 16, 32],
+        "quick": {"temperatures": [1000, 1200, 1400, 2000, 3000], "snapshots": 600, "runs": 2,
+                  "members": 3, "rollouts": 32, "training_steps": 1000, "direct_runs": 6,
+                  "chains": 6, "sweeps": 150, "ordering_sweeps": 600, "sizes": [8, 16, 32],
                   "max_hops": 4e5, "protocol_events": 1000000, "variants": "few"},
         "paper": {"temperatures": [600, 700, 800, 900, 1000, 1200, 1400, 1600, 2000, 2500, 3000],
-                  "snapshots": 640, "runs": 4, "members": 4, "rollouts": 64,
+                  "snapshots": 1600, "runs": 2, "members": 4, "rollouts": 64,
                   "training_steps": 3000, "direct_runs": 8, "chains": 8, "sweeps": 400,
                   "ordering_sweeps": 4000, "sizes": [8, 16, 32, 64], "max_hops": 1e6,
                   "protocol_events": 5000000, "variants": "all"},

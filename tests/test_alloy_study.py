@@ -94,7 +94,9 @@ def test_small_runs_are_long_enough_and_equally_recorded():
     assert 8e3 < capped.trajectories.times[-1] / capped.hop_time < 4e4
     states = runs.snapshots(4)
     assert len(states) == 16 * 129 and len(np.unique(states.groups)) == 4
-    assert runs.alike(4).max() == 32 and len(runs.alike(4)) == len(states)
+    windows = runs.alike()
+    assert len(windows) == len(states) and (windows[:129] == windows[129:258]).all()
+    assert (np.diff(windows[:129]) >= 0).all() and windows[:4].tolist() == [0, 6, 9, 12]
 
 
 def test_unit_of_time_follows_arrhenius_between_and_beyond_temperatures():
