@@ -138,6 +138,11 @@ class SmallRuns:
         windows = np.floor(6 * np.log2(1 + np.arange(records))).astype(np.int64)
         return np.tile(windows, runs)
 
+    def late(self) -> np.ndarray:
+        """Which snapshots are of the second half of the runs."""
+        runs, records = self.trajectories.observables.shape[:2]
+        return np.tile(np.arange(records) > records // 2, runs)
+
 
 def simulate_small_runs(
     system: NbMoTa,
@@ -238,7 +243,7 @@ class AlloyRecipe:
     members: int
     settings: TrainingSettings
     max_hops: float = 1e6
-    sweeps: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 2.0, 2.0, 8.0)
+    sweeps: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 4.0, 8.0)
     duration: float = 0.05
     longest_hops: float = 1000.0
     boundary: str = "buffer(4)"
@@ -263,9 +268,12 @@ class AlloyRecipe:
     ) -> Snapshots:
         """Step 2, D: tiles of about the same time and of one group; LocalRelax, a rung for each.
 
-        Systems of one tile are not relaxed: they have no seams.
+        Only states at rest, of the second half of the runs, are relaxed: exchanges lead to the same
+        equilibrium as hops, but on another way. Those on the way keep their seams. Systems of one
+        tile have none.
         """
         pool, alike = small.snapshots(self.per_group), small.alike()
+        late = small.late()
         if system.cells == self.patch_cells:
             return pool.select(rng.permutation(len(pool))[: self.snapshots])
         exchange = system.model.pairs is not None
@@ -274,11 +282,15 @@ class AlloyRecipe:
         ladder = relax_ladder(self.patch_cells, [unit * s for s in self.sweeps], longest_pass=unit)
         parts = [
             tile_snapshots(
-                pool, to=system, count=-(-self.snapshots // len(ladder)), relax=rung, alike=alike,
+                pool if rung is None else pool.select(late),
+                alike=alike if rung is None else alike[late],
+                to=system,
+                count=-(-self.snapshots // len(ladder)),
+                relax=rung,
                 rng=rng,
             )
             for rung in ladder
-        ]  # fmt: skip
+        ]
         return Snapshots(
             states=np.concatenate([part.states for part in parts]),
             groups=np.concatenate([part.groups for part in parts]),

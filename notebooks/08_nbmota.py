@@ -140,13 +140,14 @@ direct_time = {T: alloy.direct_transient_time(direct[T], truth[T][3].value) for 
 # %% [markdown]
 # ## 4. How long may a patch evolve, and among what?
 #
-# A large state is tiled from small ones of about the same time; LocalRelax heals the seams. Then the
-# vacancies of one patch hop for $\delta t$, all others stand still. With *ghost* walls a vacancy cannot
-# leave: 18 % of the hops in the lattice cross an edge of a patch and are never made, and a vacancy at
-# a wall treads the same sites again. *Wrapped* on itself a patch meets itself at its seams. With a
-# *buffer* the vacancies of the patch may hop a few cells out of it; since a patch owns vacancies and not
-# sites, every hop is that of one patch, and no atom is lost. Short $\delta t$ count hops back and
-# forth as noise; very long ones miss that other vacancies have been there meanwhile.
+# A large state is tiled from small ones of about the same time; of states at rest LocalRelax heals
+# the seams (by exchanges, which have the same equilibrium but another way to it). Then the vacancies of
+# one patch hop for $\delta t$, all others stand still. With *ghost* walls a vacancy cannot leave: 18 % of
+# the hops in the lattice cross an edge of a patch and are never made, and a vacancy at a wall treads
+# the same sites again. *Wrapped* on itself a patch meets itself at its seams. With a *buffer* the
+# vacancies of the patch may hop a few cells out of it; since a patch owns vacancies and not sites,
+# every hop is that of one patch, and no atom is lost. Short $\delta t$ count hops back and forth as
+# noise; very long ones miss that other vacancies have been there meanwhile.
 
 # %% tags=["nbval-ignore-output"]
 every = run.variants == "all"
@@ -154,7 +155,7 @@ hops = [10, 30, 100, 300, 1000] if every else [30, 300]
 boundaries = [run.boundary, "ghost", "periodic"] if every else [run.boundary, "ghost"]
 boundaries = list(dict.fromkeys(boundaries))
 settings = dataclasses.replace(recipe.settings, steps=min(run.training_steps, 500))
-fewer = recipe.but(snapshots=min(run.snapshots, 640), sweeps=(0.0, 0.0, 0.5), settings=settings)
+fewer = recipe.but(snapshots=min(run.snapshots, 640), sweeps=(0.0, 0.0, 1.0), settings=settings)
 study_lags = run.cached(alloy.lag_study)
 with run.timed("lag time"):
     lags = study_lags(

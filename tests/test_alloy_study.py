@@ -204,6 +204,18 @@ def test_learned_paths_start_disordered_and_order(learned):
     assert alloy.late_order(hotter)[3].value > late[3].value
 
 
+def test_only_states_at_rest_are_relaxed(learned):
+    """Unrelaxed tiles cover the way from random solutions; relaxed ones none of its beginning."""
+    small, _ = learned
+    there = dataclasses.replace(LARGE, temperature=2000.0)
+    large = RECIPE.large_snapshots(there, small[2000.0], np.random.default_rng(3))
+    order = there.observables(large.states)[:, 3].reshape(2, -1)
+    assert order[0].max() > -0.2 and order[1].max() < -0.35
+    assert set(large.groups) <= {0, 1, 2, 3}
+    rest = np.unique(small[2000.0].alike()[small[2000.0].late()])
+    assert rest.min() >= np.floor(6 * np.log2(65))
+
+
 def test_learning_repeats_bit_by_bit(learned):
     small, model = learned
     again = RECIPE.learn(LARGE, small, np.random.default_rng(2))
