@@ -561,7 +561,7 @@ def compare_size(
     direct runs for equal errors.
     """
     share = (recipe.patch_cells / system.cells) ** 1.5
-    least = 16 * recipe.members
+    least = 32 * recipe.members  # a fit to fewer is no better than its linear start
     fewer = recipe.but(snapshots=max(round(recipe.snapshots * share), least))
     large = fewer.large_snapshots(system, small, rng)
     moments = fewer.increments(system, large, fewer.duration_of(small), rng)
