@@ -41,6 +41,7 @@ _HOME = {
     "encode_naive": "closure",
     "LinearSDE": "sde",
     "MLPSDE": "sde",
+    "OnsagerNetSDE": "sde",
     "FittedSDE": "fitting",
     "TrainingSettings": "fitting",
     "fit_sde": "fitting",
@@ -56,6 +57,7 @@ _HOME = {
     "WeightsNotFoundError": "errors",
 }
 _MODULES = {
+    "alloy_study",
     "closure",
     "criticality",
     "exact",

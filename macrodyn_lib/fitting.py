@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -15,11 +17,23 @@ from macrodyn_lib.errors import DivergedError
 from macrodyn_lib.likelihood import negative_log_likelihood
 from macrodyn_lib.parallel import map_tasks
 from macrodyn_lib.records import IncrementMoments, LatentPairs
-from macrodyn_lib.sde import MLPSDE, SDE, LinearEstimate, LinearSDE
+from macrodyn_lib.sde import (
+    MLPSDE,
+    SDE,
+    LinearEstimate,
+    LinearSDE,
+    OnsagerNetModule,
+    OnsagerNetSDE,
+)
 
-FORMAT = "macrodyn.sde.1"
+FORMAT = "macrodyn.sde.2"
 Increments = LatentPairs | IncrementMoments
-MODELS: dict[str, type[LinearSDE] | type[MLPSDE]] = {"LinearSDE": LinearSDE, "MLPSDE": MLPSDE}
+Model = LinearSDE | MLPSDE | OnsagerNetSDE
+MODELS: dict[str, type[Model]] = {
+    "LinearSDE": LinearSDE,
+    "MLPSDE": MLPSDE,
+    "OnsagerNetSDE": OnsagerNetSDE,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +54,14 @@ class Normalisation:
             shift = np.where(signs < 0, 0.0, shift)
         spread = np.sqrt(np.square(latents - shift).mean(axis=0))
         return cls(shift=shift, scale=np.where(spread > 0, spread, 1.0))
+
+
+def _within(parameter_range: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+    """Parameters (N, p) as modules see them: -1 at the lowest of the training data, 1 at the
+    highest."""
+    lowest, highest = parameter_range
+    width = np.where(highest > lowest, highest - lowest, 1.0)
+    return 2 * (parameters - lowest) / width - 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,18 +104,50 @@ class FittedSDE:
     model: its description.  module: the fitted network, in normalised coordinates.
     validation_losses: (checks, 2), step and loss at each check of the training.
     noise_factor: multiplies the diffusion after the fit (1: as fitted).
+    parameter_range: (2, p), the lowest and highest parameters of the training data.
+    parameters: (p,), those for which drift and diffusion are asked (``at``), None: not yet fixed.
     """
 
-    model: LinearSDE | MLPSDE
+    model: Model
     module: SDE
     normalisation: Normalisation
     noise_scale: float
     validation_losses: np.ndarray
     noise_factor: float = 1.0
+    parameter_range: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((2, 0)))
+    parameters: np.ndarray | None = None
 
     @property
     def dimension(self) -> int:
         return self.model.dimension
+
+    def at(self, parameters: Sequence[float] | np.ndarray) -> Self:
+        """The SDE at given parameters (p,), such as a temperature.
+
+        Warns where they lie outside those of the training data: a network knows nothing there.
+
+        Raises: ValueError: not as many as the model has.
+        """
+        values = np.asarray(parameters, dtype=np.float64)
+        if values.shape != (self.model.n_parameters,) or not np.isfinite(values).all():
+            raise ValueError(
+                f"parameters = {parameters}: must be {self.model.n_parameters} finite numbers"
+            )
+        lowest, highest = self.parameter_range
+        if ((values < lowest) | (values > highest)).any():
+            warnings.warn(
+                f"parameters = {values.tolist()} lie outside the training range, "
+                f"{lowest.tolist()} to {highest.tolist()}: the model is extrapolated",
+                stacklevel=2,
+            )
+        return dataclasses.replace(self, parameters=values)
+
+    def potential(self, latents: np.ndarray) -> np.ndarray:
+        """V(z) of an OnsagerNetSDE, up to a constant: (N, d) -> (N,); no unit."""
+        if not isinstance(self.module, OnsagerNetModule):
+            raise ValueError(f"model = {self.model}: only an OnsagerNetSDE has a potential")
+        with torch.no_grad():
+            return self.module.potential(self._normalised(latents)).numpy()
 
     def drift(self, latents: np.ndarray) -> np.ndarray:
         """mu(z): (N, d) -> (N, d), latent units per unit of time."""
@@ -124,7 +178,13 @@ class FittedSDE:
         latents = np.asarray(latents, dtype=np.float64)
         if latents.ndim != 2 or latents.shape[1] != self.dimension:
             raise ValueError(f"latents has shape {latents.shape}: must be (N, {self.dimension})")
-        return torch.from_numpy((latents - self.normalisation.shift) / self.normalisation.scale)
+        inputs = (latents - self.normalisation.shift) / self.normalisation.scale
+        if self.model.n_parameters > 0:
+            if self.parameters is None:
+                raise ValueError("parameters = None: fix them first, with at(parameters)")
+            fixed = _within(self.parameter_range, self.parameters[None])
+            inputs = np.column_stack([inputs, np.repeat(fixed, len(latents), axis=0)])
+        return torch.from_numpy(inputs)
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint; complete or not at all."""
@@ -135,6 +195,8 @@ class FittedSDE:
             "scale": self.normalisation.scale.tolist(),
             "noise_scale": self.noise_scale,
             "noise_factor": self.noise_factor,
+            "parameter_range": self.parameter_range.tolist(),
+            "parameters": None if self.parameters is None else self.parameters.tolist(),
             "validation_losses": self.validation_losses.tolist(),
         }
         write_checkpoint(path, FORMAT, description, self.module.state_dict())
@@ -144,8 +206,10 @@ class FittedSDE:
         """Read a checkpoint; never runs code from it.  Raises: CheckpointError."""
         with open_checkpoint(path, FORMAT) as (description, state):
             model = MODELS[description["model"]](**description["settings"])
-            module = model.build(LinearEstimate.blank(model.dimension), torch.Generator())
+            blank = LinearEstimate.blank(model.dimension, model.n_parameters)
+            module = model.build(blank, torch.Generator())
             module.load_state_dict(state)
+            fixed = description["parameters"]
             return cls(
                 model=model,
                 module=module,
@@ -155,12 +219,14 @@ class FittedSDE:
                 noise_scale=description["noise_scale"],
                 validation_losses=np.array(description["validation_losses"]).reshape(-1, 2),
                 noise_factor=description["noise_factor"],
+                parameter_range=np.array(description["parameter_range"]).reshape(2, -1),
+                parameters=None if fixed is None else np.array(fixed),
             )
 
 
 def fit_sde(
     pairs: Increments,
-    model: LinearSDE | MLPSDE,
+    model: Model,
     *,
     noise_scale: float | None = None,
     rng: np.random.Generator,
@@ -180,12 +246,20 @@ def fit_sde(
     """
     if model.dimension != pairs.dimension:
         raise ValueError(f"model dimension = {model.dimension}: the pairs have {pairs.dimension}")
+    if model.n_parameters != pairs.conditions.shape[1]:
+        raise ValueError(
+            f"model parameters = {model.n_parameters}: the pairs have {pairs.conditions.shape[1]}"
+        )
     noise_scale = float(pairs.n_patches if noise_scale is None else noise_scale)
     if not (noise_scale > 0 and np.isfinite(noise_scale)):
         raise ValueError(f"noise_scale = {noise_scale}: must be finite and > 0")
     signs = np.array(model.signs) if isinstance(model, MLPSDE) and model.signs else None
     normalisation = Normalisation.of(pairs.latents, signs)
-    normalised = pairs.normalised(normalisation.shift, normalisation.scale)
+    parameter_range = np.stack([pairs.conditions.min(axis=0), pairs.conditions.max(axis=0)])
+    normalised = dataclasses.replace(
+        pairs.normalised(normalisation.shift, normalisation.scale),
+        parameters=_within(parameter_range, pairs.conditions),
+    )
     generator = torch.Generator().manual_seed(int(rng.integers(2**63 - 1)))
     settings = settings or TrainingSettings()
     if isinstance(model, LinearSDE):
@@ -209,12 +283,13 @@ def fit_sde(
         normalisation=normalisation,
         noise_scale=noise_scale,
         validation_losses=losses,
+        parameter_range=parameter_range,
     )
 
 
 def fit_ensemble(
     pairs: Increments,
-    model: LinearSDE | MLPSDE,
+    model: Model,
     *,
     members: int,
     noise_scale: float | None = None,
@@ -240,7 +315,7 @@ def fit_ensemble(
 
 def _fit_member(
     share: Increments,
-    model: LinearSDE | MLPSDE,
+    model: Model,
     noise_scale: float | None,
     rng: np.random.Generator,
     settings: TrainingSettings | None,
@@ -265,7 +340,7 @@ def _split(
 class _Data:
     """Merged increments as tensors."""
 
-    latents: Tensor
+    inputs: Tensor
     means: Tensor
     durations: Tensor
     weights: Tensor
@@ -284,7 +359,7 @@ class _Data:
             roots = single(vectors * np.sqrt(np.maximum(values, 0))[:, None, :])
 
         return cls(
-            single(moments.latents),
+            single(np.column_stack([moments.latents, moments.conditions])),
             single(moments.means),
             single(moments.durations),
             single(moments.counts / moments.counts.mean()),
@@ -294,12 +369,12 @@ class _Data:
 
     def loss(self, module: SDE, noise_scale: float, rows: Tensor | slice = slice(None)) -> Tensor:
         """Weighted mean loss of some rows."""
-        y = self.latents[rows]
+        inputs = self.inputs[rows]
         losses = negative_log_likelihood(
             self.means[rows],
             self.durations[rows],
-            module.drift(y),
-            module.cholesky(y),
+            module.drift(inputs),
+            module.cholesky(inputs),
             noise_scale=noise_scale,
             scatter_roots=None if self.scatter_roots is None else self.scatter_roots[rows],
             scatter_is_noise=self.scatter_is_noise,

@@ -10,7 +10,15 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from macrodyn_lib.errors import ParameterError
 
@@ -337,6 +345,59 @@ class ReportParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {}, "quick": {}, "paper": {}}
 
 
+class NbMoTaParameters(StudyParameters):
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"temperatures": [1400, 2000], "snapshots": 90, "runs": 2, "members": 3,
+                  "rollouts": 16, "training_steps": 100, "direct_runs": 4, "chains": 4,
+                  "sweeps": 60, "ordering_sweeps": 150, "sizes": [8, 16], "max_hops": 7e4,
+                  "protocol_events": 20000, "variants": "few"},
+        "quick": {"temperatures": [1000, 1200, 1400, 2000, 3000], "snapshots": 600, "runs": 2,
+                  "members": 3, "rollouts": 32, "training_steps": 1000, "direct_runs": 6,
+                  "chains": 6, "sweeps": 150, "ordering_sweeps": 600, "sizes": [8, 16, 32],
+                  "max_hops": 4e5, "protocol_events": 1000000, "variants": "few"},
+        "paper": {"temperatures": [600, 700, 800, 900, 1000, 1200, 1400, 1600, 2000, 2500, 3000],
+                  "snapshots": 1600, "runs": 2, "members": 4, "rollouts": 64,
+                  "training_steps": 3000, "direct_runs": 8, "chains": 8, "sweeps": 400,
+                  "ordering_sweeps": 4000, "sizes": [8, 16, 32, 64], "max_hops": 1e6,
+                  "protocol_events": 5000000, "variants": "all"},
+    }  # fmt: skip
+    cells: Annotated[int, Field(ge=8)] = 16
+    patch_cells: Annotated[int, Field(ge=8)] = 8
+    temperatures: Annotated[
+        list[Positive], Field(min_length=2), BeforeValidator(_parse_list), AfterValidator(sorted)
+    ]
+    barrier_model: Literal["network", "pair"] = "pair"
+    boundary: Annotated[str, Field(pattern=r"^(ghost|periodic|buffer(\(\d+\))?)$")] = "buffer(4)"
+    snapshots: Annotated[int, Field(ge=16)]
+    runs: Annotated[int, Field(ge=2)]
+    members: Annotated[int, Field(ge=2)]
+    rollouts: Annotated[int, Field(ge=4)]
+    training_steps: Count
+    direct_runs: Annotated[int, Field(ge=2)]
+    chains: Annotated[int, Field(ge=2)]
+    sweeps: Annotated[int, Field(ge=15)]
+    ordering_sweeps: Annotated[int, Field(ge=15)]
+    sizes: Annotated[list[Count], Field(min_length=2), BeforeValidator(_parse_list)]
+    max_hops: Positive
+    protocol_events: Count
+    variants: Literal["few", "all"]
+
+    @model_validator(mode="after")
+    def _patches_tile_the_alloy(self) -> "NbMoTaParameters":
+        for name, cells in [("cells", self.cells), *[("sizes", size) for size in self.sizes]]:
+            tiles, remainder = divmod(cells, self.patch_cells)
+            if remainder:
+                raise ValueError(
+                    f"{name} = {cells}: must be a multiple of patch_cells = {self.patch_cells}"
+                )
+            if 2 * cells**3 // 1024 != tiles**3 * (2 * self.patch_cells**3 // 1024):
+                raise ValueError(
+                    f"patch_cells = {self.patch_cells}: patches of {name} = {cells} must have one "
+                    "vacancy in 1024 sites each; patch_cells = 8 does"
+                )
+        return self
+
+
 def _check_patch_side(side: int, patch_side: int) -> None:
     allowed = [part for part in range(1, side + 1) if _upsampling_reaches(side, part)]
     if patch_side not in allowed:
@@ -360,6 +421,7 @@ NOTEBOOKS: dict[str, type[StudyParameters]] = {
     "05_ising_criticality": IsingCriticalityParameters,
     "06_finite_size_scaling": FiniteSizeScalingParameters,
     "07_ising_ablation": IsingAblationParameters,
+    "08_nbmota": NbMoTaParameters,
     "09_your_own_system": YourOwnSystemParameters,
     "90_report": ReportParameters,
 }

@@ -431,4 +431,4 @@ class _Frame:
         phi = self.system.observables
         if self.system.observables_are_site_means:
             return phi(self.patch.extract(after)) - phi(self.patch.extract(before))
-        return n_patches * self.share * (phi(after) - phi(before))
+        return n_patches * self.system.observable_changes(before, after, self.share)

@@ -763,3 +763,122 @@ def relaxation_against_size(
     panel.minorticks_off()
     label(panel, "L", "relaxation time of |M| (flips per spin)", title)
     return figure
+
+
+PAIR_COLORS = ("#0072B2", "#56B4E9", "#009E73", "#D55E00", "#E69F00", "#CC79A7")
+
+
+def order_against_temperature(
+    panels_of: Mapping[str, Mapping[str, Any]], *, pairs: Sequence[str], titles: Sequence[str]
+) -> Figure:
+    """Short-range order of six pairs against temperature, one panel for each set of curves.
+
+    panels_of: panel -> curves: name -> (temperatures (T,), order (T, 6), standard errors or None).
+    A curve called "direct ..." is drawn as markers, "published" dotted, others as lines.
+    """
+    figure, axes = panels(len(panels_of), width=5.0, height=4.2)
+    for panel, curves, title in zip(axes, panels_of.values(), titles, strict=True):
+        for name, (temperatures, order, error) in curves.items():
+            marked = name.startswith("direct")
+            style = ":" if name == "published" else ("" if marked else "-")
+            for k, color in enumerate(PAIR_COLORS):
+                panel.errorbar(
+                    temperatures, order[:, k], yerr=None if error is None else 2 * error[:, k],
+                    color=color, ls=style, marker="o" if marked else "", ms=4, lw=1.3, capsize=2,
+                )  # fmt: skip
+            panel.plot([], [], color=MUTED, ls=style, marker="o" if marked else "", label=name)
+        for pair, color in zip(pairs, PAIR_COLORS, strict=True):
+            panel.plot([], [], color=color, lw=4, label=pair)
+        panel.axhline(0, color=MUTED, lw=0.6)
+        label(panel, "temperature (K)", "short-range order δ", title, legend=False)
+    axes[0].legend(frameon=False, fontsize=7, ncols=2)
+    return figure
+
+
+def relaxation_curves(
+    times: np.ndarray,
+    sizes: Mapping[str, tuple[Any, Any]],
+    *,
+    observable: str,
+    title: str,
+) -> Figure:
+    """Mean and band of one standard deviation, learned beside direct, a panel for each size.
+
+    sizes: title -> ((mean, std) learned, (mean, std) direct), each (T,).
+    """
+    figure, axes = panels(len(sizes), width=3.2, height=3.0)
+    for panel, (name, (learned, direct)) in zip(axes, sizes.items(), strict=True):
+        band(panel, times, *learned, color=OURS, label="learned")
+        band(panel, times, *direct, color=REFERENCE, label="direct", dashed=True)
+        panel.sharey(axes[0])
+        label(panel, "time (s)", observable, name, legend=panel is axes[0])
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def lag_times(
+    hops: Sequence[float],
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    diffusion: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    chosen: float,
+    title: str,
+) -> Figure:
+    """Learned over direct relaxation time, and learned diffusion, against the lag in hops.
+
+    curves, diffusion: boundary -> (values (H,), standard errors (H,)).
+    """
+    figure, axes = panels(2, width=4.6)
+    for panel, values in zip(axes, (curves, diffusion), strict=True):
+        for (name, (value, error)), color in zip(
+            values.items(), (OURS, NAIVE, SMALL), strict=False
+        ):
+            panel.errorbar(hops, value, yerr=2 * error, color=color, marker="o", ms=4, lw=1.2,
+                           capsize=2, label=name)  # fmt: skip
+        panel.set_xscale("log")
+        panel.axvline(chosen, color=MUTED, lw=1, ls=":", label="chosen")
+    axes[0].axhline(1, color=MUTED, lw=1)
+    label(axes[0], "duration δt (hops of a vacancy)", "relaxation time, learned / direct", title)
+    label(axes[1], "duration δt (hops of a vacancy)", "n Σ(MoMo) (1/hop)", legend=False)
+    return figure
+
+
+def alloy_views(states: Mapping[str, np.ndarray], positions: np.ndarray) -> Figure:
+    """Where the Mo atoms of each configuration are, coloured by sublattice: one colour is order.
+
+    states: title -> (cells, cells, cells, 2) species codes.  positions: (sites, 3), Angstrom.
+    """
+    figure = plt.figure(figsize=(4.6 * len(states), 4.4), layout="constrained")
+    plt.close(figure)
+    for index, (name, state) in enumerate(states.items()):
+        panel: Any = figure.add_subplot(1, len(states), index + 1, projection="3d")
+        molybdenum = state.ravel() == 2
+        for sublattice, color in ((0, OURS), (1, NAIVE)):
+            chosen = molybdenum & (np.arange(state.size) % 2 == sublattice)
+            where = ("Mo on corners", "Mo on centres")[sublattice]
+            panel.scatter(*positions[chosen].T, s=16, color=color, label=where, linewidths=0)
+        panel.set_title(name, fontsize=9, loc="left")
+        panel.set(xlabel="x (Å)", ylabel="y (Å)", zlabel="z (Å)")
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def potentials(
+    grids: tuple[np.ndarray, np.ndarray],
+    surfaces: Mapping[str, np.ndarray],
+    minima: Mapping[str, tuple[float, float]],
+    *,
+    axes_names: tuple[str, str],
+) -> Figure:
+    """Contours of a potential above its minimum, a panel for each temperature.
+
+    grids: (X,), (Y,).  surfaces: title -> (Y, X).  minima: title -> direct mean, marked.
+    """
+    figure, axes = panels(len(surfaces), width=3.6, height=3.2)
+    for panel, (name, surface) in zip(axes, surfaces.items(), strict=True):
+        above = surface - surface.min()
+        levels = np.geomspace(1, max(above.max(), 2), 10)
+        panel.contourf(*grids, above, levels=[0, *levels], cmap="cividis")
+        panel.plot(*minima[name], marker="x", color=NAIVE, ls="", label="direct equilibrium")
+        label(panel, f"δ {axes_names[0]}", f"δ {axes_names[1]}", name, legend=panel is axes[0])
+    return figure

@@ -30,6 +30,11 @@ def _float_array(record: object, name: str, dimensions: int) -> np.ndarray:
     return value
 
 
+def _parameter_array(record: object, parameters: np.ndarray | None, count: int) -> None:
+    if parameters is not None and len(_float_array(record, "parameters", 2)) != count:
+        raise ValueError(f"parameters has shape {np.shape(parameters)}: must be ({count}, p)")
+
+
 def _group_array(record: object, groups: np.ndarray | None, count: int) -> None:
     groups = np.zeros(count, dtype=np.int64) if groups is None else np.asarray(groups)
     if groups.shape != (count,) or not np.issubdtype(groups.dtype, np.integer):
@@ -196,6 +201,8 @@ class LatentPairs:
     n_patches:  K.
     groups:     (N,) or None  trajectory of origin; validation splits and shares keep it whole.
     twins:      (N, d) or None  increments of an independent second continuation of the same patch.
+    parameters: (N, p) or None  what the dynamics depends on besides z and what does not change,
+                such as a temperature.
     """
 
     latents: np.ndarray
@@ -204,6 +211,7 @@ class LatentPairs:
     n_patches: int
     groups: np.ndarray | None = None
     twins: np.ndarray | None = None
+    parameters: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shape = _float_array(self, "latents", 2).shape
@@ -218,6 +226,7 @@ class LatentPairs:
         _check_durations(self, shape[0])
         _check_patch_count(self.n_patches)
         _group_array(self, self.groups, shape[0])
+        _parameter_array(self, self.parameters, shape[0])
 
     def __len__(self) -> int:
         return len(self.durations)
@@ -225,6 +234,11 @@ class LatentPairs:
     @property
     def dimension(self) -> int:
         return int(self.latents.shape[1])
+
+    @property
+    def conditions(self) -> np.ndarray:
+        """The parameters, (N, 0) if there are none."""
+        return np.empty((len(self), 0)) if self.parameters is None else self.parameters
 
     def select(self, rows: np.ndarray) -> Self:
         """The pairs of the given rows (boolean mask or indices)."""
@@ -236,6 +250,7 @@ class LatentPairs:
             durations=self.durations[rows],
             groups=self.groups[rows],
             twins=None if self.twins is None else self.twins[rows],
+            parameters=None if self.parameters is None else self.parameters[rows],
         )
 
     def shares(self, count: int, rng: np.random.Generator) -> list[Self]:
@@ -285,7 +300,7 @@ class IncrementMoments:
 
     latents (U, d), means (U, d), scatters (U, d, d), durations (U,), counts (U,); n_patches: K;
     scatter_is_noise: W alone determines the covariance (twins), not W plus the squared residual;
-    groups (U,) or None: trajectory of origin, as in ``LatentPairs``.
+    groups (U,), parameters (U, p), each or None: as in ``LatentPairs``.
     """
 
     latents: np.ndarray
@@ -296,6 +311,7 @@ class IncrementMoments:
     n_patches: int
     scatter_is_noise: bool
     groups: np.ndarray | None = None
+    parameters: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         count, dimension = _float_array(self, "latents", 2).shape
@@ -308,6 +324,7 @@ class IncrementMoments:
         _check_durations(self, count)
         _check_patch_count(self.n_patches)
         _group_array(self, self.groups, count)
+        _parameter_array(self, self.parameters, count)
 
     def __len__(self) -> int:
         return len(self.durations)
@@ -316,10 +333,17 @@ class IncrementMoments:
     def dimension(self) -> int:
         return int(self.latents.shape[1])
 
+    @property
+    def conditions(self) -> np.ndarray:
+        """The parameters, (N, 0) if there are none."""
+        return np.empty((len(self), 0)) if self.parameters is None else self.parameters
+
     def select(self, rows: np.ndarray) -> Self:
         """The merged increments of the given rows (boolean mask or indices)."""
-        names = ("latents", "means", "scatters", "durations", "counts", "groups")
-        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in names})
+        names = ("latents", "means", "scatters", "durations", "counts", "groups", "conditions")
+        kept = {name: getattr(self, name)[rows] for name in names}
+        parameters = kept.pop("conditions")
+        return dataclasses.replace(self, **kept, parameters=parameters)
 
     def shares(self, count: int, rng: np.random.Generator) -> list[Self]:
         """Deal whole groups at random into ``count`` disjoint shares of nearly equal size.
@@ -347,13 +371,14 @@ class IncrementMoments:
             durations=np.tile(self.durations, 2),
             counts=np.tile(self.counts / 2, 2),
             groups=None if self.groups is None else np.tile(self.groups, 2),
+            parameters=None if self.parameters is None else np.tile(self.parameters, (2, 1)),
         )
 
     def moments(self) -> Self:
         return self
 
     def coarsened(self, width: float | np.ndarray, *, by_group: bool = False) -> Self:
-        """Merge the rows whose latents lie in one cell of edge ``width`` and share a duration.
+        """Merge rows of one cell of edge ``width``, of equal duration and parameters.
 
         Each takes the mean latent of its rows, so that a drift linear within the cell fits alike; a
         curved one is off by some mu'' width^2 / 24.
@@ -366,7 +391,8 @@ class IncrementMoments:
             raise ValueError(f"width = {width}: must be > 0")
         assert self.groups is not None  # set in __post_init__
         label = self.groups if by_group else np.zeros(len(self))
-        keys = np.column_stack([label, np.floor(self.latents / width), self.durations])
+        cells = np.floor(self.latents / width)
+        keys = np.column_stack([label, cells, self.durations, self.conditions])
         unique, inverse = np.unique(keys, axis=0, return_inverse=True)
         latents, means, scatters, squares = (
             _averages(values, inverse, len(unique), self.counts)
@@ -382,9 +408,10 @@ class IncrementMoments:
             latents=latents,
             means=means,
             scatters=scatters,
-            durations=unique[:, -1],
+            durations=unique[:, 1 + self.dimension],
             counts=np.bincount(inverse, self.counts, len(unique)),
             groups=unique[:, 0].astype(np.int64) if by_group else None,
+            parameters=None if self.parameters is None else unique[:, 2 + self.dimension :],
         )
 
     def folded(self, signs: np.ndarray) -> Self:
@@ -398,9 +425,33 @@ class IncrementMoments:
         )
 
     @classmethod
+    def concatenate(cls, parts: Sequence["IncrementMoments"]) -> Self:
+        """All increments of records of the same kind in one; groups of different ones differ.
+
+        Raises: ValueError: they have not the same n_patches or scatter_is_noise.
+        """
+        kinds = {(part.n_patches, part.scatter_is_noise) for part in parts}
+        if len(kinds) != 1:
+            raise ValueError(f"(n_patches, scatter_is_noise) = {kinds}: must be the same for all")
+        groups, offset = [], 0
+        for part in parts:
+            assert part.groups is not None  # set in __post_init__
+            groups.append(part.groups + offset)
+            offset += int(part.groups.max()) + 1
+        names = ("latents", "means", "scatters", "durations", "counts")
+        return cls(
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
+            parameters=np.concatenate([part.conditions for part in parts]),
+            groups=np.concatenate(groups),
+            n_patches=parts[0].n_patches,
+            scatter_is_noise=parts[0].scatter_is_noise,
+        )
+
+    @classmethod
     def of(cls, pairs: LatentPairs) -> Self:
-        """Merge the pairs that share latent and duration bit for bit."""
-        keys = np.column_stack([pairs.latents, pairs.durations])
+        """Merge the pairs that share latent, duration and parameters bit for bit."""
+        keys = np.column_stack([pairs.latents, pairs.durations, pairs.conditions])
+        dimension = pairs.dimension
         unique, inverse = np.unique(keys, axis=0, return_inverse=True)
         counts = np.bincount(inverse, minlength=len(unique)).astype(np.float64)
 
@@ -414,10 +465,11 @@ class IncrementMoments:
             means = average((pairs.increments + pairs.twins) / 2)
             deviations = (pairs.increments - pairs.twins) / np.sqrt(2)
         return cls(
-            latents=unique[:, :-1],
+            latents=unique[:, :dimension],
             means=means,
             scatters=average(deviations[:, :, None] * deviations[:, None, :]),
-            durations=unique[:, -1],
+            durations=unique[:, dimension],
+            parameters=unique[:, dimension + 1 :],
             counts=counts,
             n_patches=pairs.n_patches,
             scatter_is_noise=pairs.twins is not None,

@@ -1,8 +1,9 @@
 """Macroscopic stochastic differential equations, dz = mu(z) dt + Sigma^{1/2}(z) dB (paper Eq. 4).
 
-A *model* (``LinearSDE``, ``MLPSDE``) is a frozen description; ``build`` makes the module that is
-fitted. Modules work in normalised coordinates y = (z - shift) / scale and start from the linear
-SDE of maximum likelihood, which has a closed form.
+A *model* (``LinearSDE``, ``MLPSDE``, ``OnsagerNetSDE``) is a frozen description; ``build`` makes
+the module that is fitted. Modules work in normalised coordinates y = (z - shift) / scale and start
+from the linear SDE of maximum likelihood, which has a closed form. Parameters of the dynamics, such
+as a temperature, are further columns of a module's inputs, normalised in the same way.
 """
 
 import abc
@@ -12,6 +13,7 @@ import math
 from typing import final
 
 import numpy as np
+import scipy.linalg
 import torch
 from torch import Tensor, nn
 
@@ -24,14 +26,16 @@ DIFFUSION_FLOOR = 1e-3
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LinearEstimate:
-    """Maximum-likelihood linear SDE, dy = (slope y + bias) dt + cholesky dB.
+    """Maximum-likelihood linear SDE, dy = (slope y + response p + bias) dt + cholesky dB.
 
-    slope (d, d), bias (d,), cholesky (d, d) lower triangular; lowest, highest (d,): the box that
-    holds the latents it was fitted to; beyond (d,): how much a cubic drift differs from the linear
-    one, root mean square: the scale of what a network has to add.
+    slope (d, d), response (d, p) to the parameters, bias (d,), cholesky (d, d) lower triangular;
+    lowest, highest (d,): the box that holds the latents it was fitted to; beyond (d,): how much a
+    cubic drift differs from the linear one, root mean square: the scale of what a network has to
+    add.
     """
 
     slope: np.ndarray
+    response: np.ndarray
     bias: np.ndarray
     cholesky: np.ndarray
     beyond: np.ndarray
@@ -39,11 +43,12 @@ class LinearEstimate:
     highest: np.ndarray
 
     @classmethod
-    def blank(cls, dimension: int) -> "LinearEstimate":
+    def blank(cls, dimension: int, n_parameters: int = 0) -> "LinearEstimate":
         """Placeholder of the right shapes, to be overwritten by a stored state."""
         zeros = np.zeros(dimension)
         return cls(
             slope=np.diag(zeros),
+            response=np.zeros((dimension, n_parameters)),
             bias=zeros,
             cholesky=np.eye(dimension),
             beyond=zeros,
@@ -66,7 +71,9 @@ class LinearEstimate:
                 f"{moments.counts.sum():.0f} increments: a fit in {dimension} dimensions needs at "
                 f"least {dimension + 2}"
             )
-        design = np.column_stack([moments.latents, np.ones(len(moments.latents))])
+        design = np.column_stack(
+            [moments.latents, moments.conditions, np.ones(len(moments.latents))]
+        )
         root = np.sqrt(moments.counts * moments.durations)[:, None]
         rates = moments.means / moments.durations[:, None]
         solution = np.linalg.lstsq(design * root, rates * root, rcond=None)[0]
@@ -90,7 +97,8 @@ class LinearEstimate:
                 "positive definite"
             )
         return cls(
-            slope=solution[:-1].T,
+            slope=solution[:dimension].T,
+            response=solution[dimension:-1].T,
             bias=solution[-1],
             cholesky=np.linalg.cholesky(sigma),
             beyond=np.sqrt(np.average(np.square(beyond), axis=0, weights=moments.counts)),
@@ -109,21 +117,26 @@ def _monomials(values: np.ndarray, degree: int) -> np.ndarray:
 
 
 class SDE(nn.Module, abc.ABC):
-    """A fitted or fittable SDE in normalised coordinates."""
+    """A fitted or fittable SDE in normalised coordinates: inputs are y, then the parameters."""
 
     @abc.abstractmethod
-    def drift(self, y: Tensor) -> Tensor:
-        """(N, d) -> (N, d)."""
+    def drift(self, inputs: Tensor) -> Tensor:
+        """(N, d + p) -> (N, d)."""
 
     @abc.abstractmethod
-    def cholesky(self, y: Tensor) -> Tensor:
-        """(N, d) -> (N, d, d): lower triangular L with Sigma = L L' and a positive diagonal."""
+    def cholesky(self, inputs: Tensor) -> Tensor:
+        """(N, d + p) -> (N, d, d): lower triangular L with Sigma = L L', diagonal positive."""
 
 
 class SDEModel(abc.ABC):
     """Description of an SDE: a frozen dataclass of numbers, so that it can be stored as JSON."""
 
     dimension: int
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters p of the dynamics that are inputs of the model."""
+        return 0
 
     @abc.abstractmethod
     def build(self, estimate: LinearEstimate, generator: torch.Generator) -> SDE:
@@ -142,11 +155,11 @@ class _LinearModule(SDE):
         self.register_buffer("bias", torch.tensor(estimate.bias))
         self.register_buffer("root", torch.tensor(estimate.cholesky))
 
-    def drift(self, y: Tensor) -> Tensor:
-        return y @ self.slope.T + self.bias
+    def drift(self, inputs: Tensor) -> Tensor:
+        return inputs @ self.slope.T + self.bias
 
-    def cholesky(self, y: Tensor) -> Tensor:
-        return self.root.expand(len(y), -1, -1)
+    def cholesky(self, inputs: Tensor) -> Tensor:
+        return self.root.expand(len(inputs), -1, -1)
 
 
 @final
@@ -158,6 +171,29 @@ class LinearSDE(SDEModel):
 
     def build(self, estimate: LinearEstimate, generator: torch.Generator) -> SDE:
         return _LinearModule(estimate)
+
+
+@final
+class _Triangle(nn.Module):
+    """Lower triangular matrices with a positive diagonal; of zeros: the unit matrix."""
+
+    entries: Tensor
+    on_diagonal: Tensor
+
+    def __init__(self, dimension: int):
+        super().__init__()
+        self.dimension = dimension
+        rows, columns = np.tril_indices(dimension)
+        self.register_buffer("entries", torch.as_tensor(rows * dimension + columns))
+        self.register_buffer("on_diagonal", torch.as_tensor(rows == columns))
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """(N, d (d + 1) / 2) -> (N, d, d)."""
+        d = self.dimension
+        positive = DIFFUSION_FLOOR + nn.functional.softplus(raw + math.log(math.e - 1))
+        values = torch.where(self.on_diagonal, positive, raw)
+        flat = values.new_zeros(len(raw), d * d).index_copy(1, self.entries, values)
+        return flat.reshape(-1, d, d)
 
 
 @final
@@ -181,8 +217,7 @@ class _MLPModule(SDE):
         self.register_buffer("highest", torch.tensor(estimate.highest))
         rows, columns = np.tril_indices(d)
         self.register_buffer("entry_signs", torch.tensor(signs[rows] * signs[columns]))
-        self.register_buffer("entries", torch.as_tensor(rows * d + columns))
-        self.register_buffer("on_diagonal", torch.as_tensor(rows == columns))
+        self.triangle = _Triangle(d)
 
     drift_scale: Tensor
     signs: Tensor
@@ -190,25 +225,19 @@ class _MLPModule(SDE):
     outer_slope: Tensor
     lowest: Tensor
     highest: Tensor
-    entries: Tensor
-    on_diagonal: Tensor
 
-    def drift(self, y: Tensor) -> Tensor:
-        seen = y.clamp(self.lowest, self.highest)
+    def drift(self, inputs: Tensor) -> Tensor:
+        seen = inputs.clamp(self.lowest, self.highest)
         inside = self.linear.drift(seen) + self.drift_scale * self._even(
             self.drift_network, seen, self.signs
         )
-        return inside + (y - seen) @ self.outer_slope.T
+        return inside + (inputs - seen) @ self.outer_slope.T
 
-    def cholesky(self, y: Tensor) -> Tensor:
-        y = y.clamp(self.lowest, self.highest)
+    def cholesky(self, inputs: Tensor) -> Tensor:
+        y = inputs.clamp(self.lowest, self.highest)
         # (N, d (d + 1) / 2), zero: the linear estimate
         raw = self._even(self.diffusion_network, y, self.entry_signs)
-        positive = DIFFUSION_FLOOR + nn.functional.softplus(raw + math.log(math.e - 1))
-        values = torch.where(self.on_diagonal, positive, raw)
-        d = y.shape[1]
-        factor = values.new_zeros(len(y), d * d).index_copy(1, self.entries, values)
-        return self.linear.root @ factor.reshape(-1, d, d)
+        return self.linear.root @ self.triangle(raw)
 
     def _even(self, network: nn.Sequential, y: Tensor, signs: Tensor) -> Tensor:
         """Output that changes by ``signs`` when y does by its own; without symmetry, as it is."""
@@ -250,6 +279,159 @@ class MLPSDE(SDEModel):
 
     def build(self, estimate: LinearEstimate, generator: torch.Generator) -> SDE:
         return _MLPModule(self, estimate, generator).double()
+
+
+@final
+class OnsagerNetModule(SDE):
+    """What ``OnsagerNetSDE`` describes.
+
+    Starts at the linear SDE where that is stable: with the stationary covariance C of
+    S C + C S' + Sigma = 0, its slope is S = -(Sigma / 2 + Q) C^-1 with Q antisymmetric, so
+    V = (y - y*)' C^-1 (y - y*) / 2, M = Sigma / 2 and W = Q; y* is linear in the parameters.
+    """
+
+    def __init__(
+        self, model: "OnsagerNetSDE", estimate: LinearEstimate, generator: torch.Generator
+    ):
+        super().__init__()
+        d, inputs = model.dimension, model.dimension + model.parameters
+        self.dimension = d
+        sigma = estimate.cholesky @ estimate.cholesky.T
+        slope, shift = estimate.slope, np.column_stack([estimate.response, estimate.bias])
+        if not (np.linalg.eigvals(slope).real < 0).all():
+            slope, shift = -sigma / 2, np.zeros_like(shift)  # unit C, and nothing to trust
+        covariance = scipy.linalg.solve_continuous_lyapunov(slope, -sigma)
+        circulation = -slope @ covariance - sigma / 2
+        stiffness = np.linalg.inv(covariance)
+        self.register_buffer("stiffness", torch.tensor(stiffness))
+        # of V over the data, where y is of order 1
+        self.register_buffer("potential_scale", torch.tensor(np.trace(stiffness) / d))
+        self.register_buffer("centre", torch.tensor(-np.linalg.solve(slope, shift)))
+        self.register_buffer("root", torch.tensor(estimate.cholesky))
+        self.register_buffer("circulation_0", torch.tensor((circulation - circulation.T) / 2))
+        self.register_buffer("lowest", torch.tensor(estimate.lowest))
+        self.register_buffer("highest", torch.tensor(estimate.highest))
+        pairs = d * (d - 1) // 2
+        self.potential_network = _mlp(inputs, 1, model.hidden, generator)
+        self.mobility_network = _mlp(inputs, d * d, model.hidden, generator)  # of M, then of W
+        self.diffusion_network = _mlp(inputs, d * (d + 1) // 2, model.hidden, generator)
+        self.force_network = _mlp(inputs, d, model.hidden, generator) if model.forcing else None
+        self.triangle = _Triangle(d)
+        upper, columns = np.triu_indices(d, 1)
+        self.register_buffer("upper", torch.as_tensor(upper * d + columns))
+        self.n_circulations = pairs
+
+    stiffness: Tensor
+    potential_scale: Tensor
+    centre: Tensor
+    root: Tensor
+    circulation_0: Tensor
+    lowest: Tensor
+    highest: Tensor
+    upper: Tensor
+
+    def potential(self, inputs: Tensor) -> Tensor:
+        """V(y, p): (N, d + p) -> (N,)."""
+        away = self._away(inputs)
+        quadratic = torch.einsum("ni,ij,nj->n", away, self.stiffness, away) / 2
+        network = self.potential_network(self._seen(inputs))[:, 0]
+        return quadratic + self.potential_scale * network
+
+    def gradient(self, inputs: Tensor) -> Tensor:
+        """dV/dy: (N, d + p) -> (N, d), in closed form, so that no graph is needed for it."""
+        d = self.dimension
+        seen = self._seen(inputs)
+        inside = (seen == inputs)[:, :d]  # beyond the box the network stands still
+        slope = self.potential_scale * _gradient(self.potential_network, seen)[:, :d]
+        return self._away(inputs) @ self.stiffness + slope * inside
+
+    def mobility(self, inputs: Tensor) -> Tensor:
+        """M(y, p), symmetric and positive definite: (N, d + p) -> (N, d, d)."""
+        raw = self.mobility_network(self._seen(inputs))[:, self.n_circulations :]
+        root = self.root @ self.triangle(raw) / math.sqrt(2)
+        return root @ root.transpose(1, 2)
+
+    def circulation(self, inputs: Tensor) -> Tensor:
+        """W(y, p), antisymmetric: (N, d + p) -> (N, d, d)."""
+        d = self.dimension
+        raw = self.mobility_network(self._seen(inputs))[:, : self.n_circulations]
+        above = raw.new_zeros(len(raw), d * d).index_copy(1, self.upper, raw).reshape(-1, d, d)
+        turned = self.root @ (above - above.transpose(1, 2)) @ self.root.T
+        return self.circulation_0 + turned / 2
+
+    def drift(self, inputs: Tensor) -> Tensor:
+        matrix = self.mobility(inputs) + self.circulation(inputs)
+        drift = -(matrix @ self.gradient(inputs).unsqueeze(-1)).squeeze(-1)
+        if self.force_network is None:
+            return drift
+        # forces are of the order of the drift that noise alone would balance
+        return drift + self.force_network(self._seen(inputs)) @ self.root.T
+
+    def cholesky(self, inputs: Tensor) -> Tensor:
+        return self.root @ self.triangle(self.diffusion_network(self._seen(inputs)))
+
+    def _seen(self, inputs: Tensor) -> Tensor:
+        """The inputs with y moved into the box of the training data."""
+        y = inputs[:, : self.dimension].clamp(self.lowest, self.highest)
+        return torch.cat([y, inputs[:, self.dimension :]], dim=1)
+
+    def _away(self, inputs: Tensor) -> Tensor:
+        """y - y*(p), (N, d)."""
+        d = self.dimension
+        centre = inputs[:, d:] @ self.centre[:, :-1].T + self.centre[:, -1]
+        return inputs[:, :d] - centre
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class OnsagerNetSDE(SDEModel):
+    """Relaxation in a potential: dz = [-(M + W) grad V + f] dt + L dB, all of them functions of z.
+
+    M is symmetric and positive definite, W antisymmetric, so without noise and force f the
+    potential never rises: dV/dt = -grad V' M grad V. L is lower triangular, independent of M.
+
+        V = quadratic form of the linear SDE + net(y, p)
+
+    parameters: numbers p that the dynamics depends on and that do not change, such as a
+    temperature; the pairs bring them, ``FittedSDE.at`` fixes them. hidden: widths of the hidden
+    layers of each network. forcing: with f, else f = 0. Outside the box of the training latents the
+    networks stay what they are at its edge, and the quadratic form leads back.
+
+    Raises: ValueError: a negative number of parameters.
+    Source: paper Eq. 5; Yu, Tian, E and Li, Phys. Rev. Fluids 6, 114402 (2021).
+    """
+
+    dimension: int
+    parameters: int = 0
+    hidden: tuple[int, ...] = (32, 32)
+    forcing: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        if self.parameters < 0:
+            raise ValueError(f"parameters = {self.parameters}: must be >= 0")
+
+    @property
+    def n_parameters(self) -> int:
+        return self.parameters
+
+    def build(self, estimate: LinearEstimate, generator: torch.Generator) -> SDE:
+        return OnsagerNetModule(self, estimate, generator).double()
+
+
+def _gradient(network: nn.Sequential, inputs: Tensor) -> Tensor:
+    """Derivative of a one-output perceptron of SiLU layers by its inputs: (N, i) -> (N, i)."""
+    layers = [layer for layer in network if isinstance(layer, nn.Linear)]
+    slopes = []
+    for layer in layers[:-1]:
+        inputs = layer(inputs)
+        gate = torch.sigmoid(inputs)
+        slopes.append(gate * (1 + inputs * (1 - gate)))  # SiLU'(x)
+        inputs = inputs * gate
+    back = layers[-1].weight.expand(len(inputs), -1)
+    for layer, slope in zip(reversed(layers[:-1]), reversed(slopes), strict=True):
+        back = (back * slope) @ layer.weight
+    return back
 
 
 def _mlp(

@@ -22,6 +22,7 @@ from macrodyn_lib.systems.base import (
 
 # Snapshots relaxed together: small enough to stay in the processor's cache.
 ROWS = 128
+TILED_SITES = 2**17  # in the snapshots of a task, where they are tiled: a large alloy is one alone
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +218,7 @@ def tile_snapshots(
     starts = np.cumsum(sizes) - sizes
     rungs = [relax] if relax is None or isinstance(relax, LocalRelax) else list(relax)
     first = rng.integers(len(snapshots), size=count)
+    chunk = max(min(ROWS, TILED_SITES // math.prod(to.state_shape)), 1)
 
     def tile(rows: slice, generator: np.random.Generator) -> np.ndarray:
         chosen = kind[first[rows]][:, None]
@@ -227,10 +229,10 @@ def tile_snapshots(
             for index in range(n_tiles):
                 row[index] = np.roll(row[index], generator.integers(small), axis=axes)
         states = to.assembled(tiling.assemble(parts, to.lattice_shape), generator)
-        rung = rungs[rows.start // ROWS % len(rungs)]
+        rung = rungs[rows.start // chunk % len(rungs)]
         return states if rung is None else rung(to, states, generator)
 
-    parts = map_chunks(tile, count, rng, chunk=ROWS, description=description)
+    parts = map_chunks(tile, count, rng, chunk=chunk, description=description)
     return Snapshots(states=np.concatenate(parts), groups=snapshots.groups[first])
 
 

@@ -244,9 +244,7 @@ run.figure(md.plotting.variants(shown, lines, title="Learned; dashed: direct"), 
 lags = (0.1, 0.5, 2.0, 4.0, 7.0, 15.0) if every else (0.1, 2.0)
 fewer = true_snapshots.select(run.stream("clock").permutation(len(true_snapshots))[:8192])
 with run.timed("clock"):
-    bounds = pipeline.slowest_times(
-        system, fewer, recipe.patching, lags, run.stream("clock moves")
-    )
+    bounds = pipeline.slowest_times(system, fewer, recipe.patching, lags, run.stream("clock moves"))
     seen = pipeline.slowest_time_seen(direct, lag=run.window / 10)
 for lag, value in bounds.items():
     run.report(f"slowest_time.{lag:g}", value, reference=seen, kind="simulation", listed=False)

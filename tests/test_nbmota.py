@@ -23,6 +23,7 @@ from macrodyn_lib.systems.barriers import (
     read_pair_coefficients,
     window_offsets,
 )
+from macrodyn_lib.systems.base import evolve_one_patch
 from macrodyn_lib.systems.nbmota import NbMoTa
 from macrodyn_lib.systems.structures import read_lammps_dump
 from macrodyn_lib.upsampling import LocalRelax, tile_snapshots, upsample
@@ -409,6 +410,82 @@ def test_evolve_patches_gives_increments_of_the_whole_lattice(boundary):
     atoms = np.stack([(states == a).sum(axis=(1, 2, 3, 4)) for a in (1, 1, 1, 2, 2, 3)], axis=-1)
     counts = pairs.increments / 8 * np.repeat(atoms, 8, axis=0)
     np.testing.assert_allclose(counts, np.rint(counts), rtol=0, atol=1e-8)
+
+
+# A buffer around a patch: the patch owns vacancies
+
+
+def apart(cells=8):
+    """A state with a vacancy near each corner of the patches of 4^3 cells, (1, *state)."""
+    system = NbMoTa(cells=cells, temperature=2000.0, barrier_model="pair")
+    state = system.initial_states(1, np.random.default_rng(3))
+    state[state == 0] = 1
+    state[:, ::4, ::4, ::4, 0] = 0  # first cells of the patches: on their edges
+    return system, state
+
+
+def test_buffer_moves_the_vacancies_of_the_patch_alone_and_loses_no_atom():
+    system, state = apart()
+    patching = Patching(side=4, boundary="buffer(2)")
+    states = np.repeat(state, 200, axis=0)
+    crossed = 0
+    for patch in patching.patches(system.lattice_shape):
+        rng = np.random.default_rng(0)
+        evolved = evolve_one_patch(system, states, patch, patching, 2e-9, rng)
+        for code in range(4):
+            counts = (evolved == code).reshape(len(states), -1).sum(axis=1)
+            assert (counts == (state == code).sum()).all()
+        rim = patching.rim(patch)
+        np.testing.assert_array_equal(rim.insert(evolved, rim.extract(states)), states)
+        others = patch.insert(state == 0, False)  # vacancies that are not of the patch
+        assert (evolved[:, others[0]] == 0).all()
+        crossed += (patch.extract(evolved) == 0).reshape(len(states), -1).sum(axis=1).mean() < 1
+        assert (evolved != states).reshape(len(states), -1).any(axis=1).mean() > 0.9
+    assert crossed == 8  # planted: they do leave, which in ghost walls they cannot
+
+
+@pytest.mark.parametrize("boundary", ["buffer(2)", "ghost"])
+def test_every_hop_of_the_lattice_is_one_of_one_patch(boundary):
+    """Probability that a vacancy has hopped: that of the whole lattice only with the buffer.
+
+    A z-score below 3.5 for the sum over eight vacancies, a false-alarm rate of 5e-4.
+    """
+    system, state = apart()
+    duration, count = 1e-11, 10_000
+    states, holes = np.repeat(state, count, axis=0), state[0] == 0
+    whole = system.simulate(
+        states, np.array([duration]), np.random.default_rng(1), keep_states=True
+    ).states[:, 0]
+    expected = (whole[:, holes] != 0).sum(axis=1)
+    patching = Patching(side=4, boundary=boundary)
+    rng = np.random.default_rng(2)
+    moved = np.zeros(count)
+    for patch in patching.patches(system.lattice_shape):
+        evolved = evolve_one_patch(system, states, patch, patching, duration, rng)
+        moved += (evolved[:, holes] != 0).sum(axis=1)
+    z = (moved.mean() - expected.mean()) / np.sqrt((moved.var() + expected.var()) / count)
+    assert abs(z) < 3.5 if boundary == "buffer(2)" else z < -15
+
+
+def test_large_alloy_in_frames_gives_the_increments_of_the_whole_lattice():
+    system = NbMoTa(cells=24, temperature=2000.0, barrier_model="pair")
+    patching = Patching(side=8, boundary="buffer(4)")
+    snapshots = Snapshots(states=system.initial_states(1, np.random.default_rng(0)))
+    pairs = evolve_patches(
+        system, snapshots, patching, duration=2e-8, patches_per_snapshot=4,
+        rng=np.random.default_rng(1),
+    )  # fmt: skip
+    assert (pairs.increments != 0).any()
+    atoms = system.composition()[[1, 1, 1, 2, 2, 3]]
+    changed = pairs.increments / 27 * atoms  # of P_ab, whole numbers
+    # a frame takes the composition of the whole for nominal
+    np.testing.assert_allclose(changed, np.rint(changed), rtol=1e-3, atol=1e-6)
+
+
+def test_model_that_sees_too_far_raises():
+    far = dataclasses.replace(FLAT, name="far", offsets=window_offsets(36))
+    with pytest.raises(ValueError, match="'far': sees 6 voxels far, must be <= 4"):
+        NbMoTa(cells=8, barrier_model=far)
 
 
 # States

@@ -6,6 +6,7 @@ from macrodyn_lib.errors import ParameterError
 from macrodyn_lib.parameters import resolve, run_id
 
 ISING, ABLATION, PREY = "04_ising", "07_ising_ablation", "02_predator_prey"
+ALLOY = "08_nbmota"
 # the physics parameters of the contract; they do not depend on the preset
 CONTRACT = {
     ISING: {
@@ -106,6 +107,13 @@ def test_effort_grows_with_the_preset(notebook):
         (PREY, {"continuations": 3}, r"parameter continuations = 3: .*multiple of 2"),
         (PREY, {"rollouts": 10, "members": 3}, r"rollouts = 10: must be >= 25 with members = 3"),
         (PREY, {"direct_sets": 2}, r"parameter direct_sets = 2: .*equal to 4"),
+        (ALLOY, {"cells": 20}, r"cells = 20: must be a multiple of patch_cells = 8"),
+        (ALLOY, {"sizes": [8, 12]}, r"sizes = 12: must be a multiple of patch_cells = 8"),
+        (ALLOY, {"patch_cells": 12, "cells": 24, "sizes": [12, 24]}, r"one vacancy in 1024 sites"),
+        (ALLOY, {"temperatures": [2000]}, r"parameter temperatures = \[2000\]: .*at least 2"),
+        (ALLOY, {"temperatures": [0, 2000]}, r"parameter temperatures.0 = 0: .*greater than 0"),
+        (ALLOY, {"barrier_model": "none"}, r"barrier_model = 'none': .*'network' or 'pair'"),
+        (ALLOY, {"boundary": "open"}, r"parameter boundary = 'open': "),
         (ABLATION, {"field": 0.1}, r"unknown parameter 'field': allowed are preset, seed"),
     ],
 )  # fmt: skip

@@ -24,6 +24,7 @@ def linear(slope=SLOPE, bias=BIAS, root=ROOT):
     scale, shift = normalisation.scale, normalisation.shift
     estimate = LinearEstimate(
         slope=slope / scale[:, None] * scale,
+        response=np.empty((d, 0)),
         bias=(bias + slope @ shift) / scale,
         cholesky=root / scale[:, None],
         beyond=np.zeros(d),

@@ -28,11 +28,13 @@ Barriers = Callable[[np.ndarray, tuple[np.ndarray, ...], np.ndarray], None]
 
 class Lattice(NamedTuple):
     """What is fixed in space. shape: cells along each axis; box: first cell and cells of the part
-    that evolves; whole: that is all of it; columns: what each voxel coordinate from -reach on adds
-    to the flat index of a site, by axis."""
+    that evolves; home: the same of the part whose vacancies move (anywhere in the box); whole: the
+    box is all of it; columns: what each voxel coordinate from -reach on adds to the flat index of a
+    site, by axis."""
 
     shape: tuple[int, int, int]
     box: tuple[int, int, int, int, int, int]
+    home: tuple[int, int, int, int, int, int]
     whole: bool
     reach: int
     columns: tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -69,19 +71,24 @@ class Vacancies(NamedTuple):
     at: np.ndarray
 
 
-def lattice_of(shape: Sequence[int], box: Sequence[int], reach: int) -> Lattice:
+def lattice_of(
+    shape: Sequence[int], box: Sequence[int], reach: int, home: Sequence[int] | None = None
+) -> Lattice:
     """Index tables of a periodic lattice for windows of up to ``reach`` voxels.
 
-    shape: cells along each axis; box: first cell and number of cells of the part that evolves.
+    shape: cells along each axis; box: first cell and number of cells of the part that evolves;
+    home: where the vacancies that move start, None: anywhere in the box.
     """
     nx, ny, nz = shape
     first_x, first_y, first_z, wide_x, wide_y, wide_z = box
+    home_x, home_y, home_z, home_wide_x, home_wide_y, home_wide_z = box if home is None else home
     x, y, z = (np.arange(-reach, 2 * extent + reach) % (2 * extent) for extent in shape)
     # all coordinates of a site have the parity of z, which tells centre from corner
     columns = (2 * ny * nz * (x // 2), 2 * nz * (y // 2), 2 * (z // 2) + z % 2)
     return Lattice(
         (nx, ny, nz),
         (first_x, first_y, first_z, wide_x, wide_y, wide_z),
+        (home_x, home_y, home_z, home_wide_x, home_wide_y, home_wide_z),
         (wide_x, wide_y, wide_z) == (nx, ny, nz),
         reach,
         columns,
@@ -157,8 +164,8 @@ def _stays(lattice: Lattice, x: int, y: int, z: int, d: int) -> bool:
 
 @numba.njit(nogil=True)
 def _find_vacancies(species: np.ndarray, lattice: Lattice) -> Vacancies:
-    """Vacancies of the box in C order of cells, corner before centre; rates are still zero."""
-    box, shape = lattice.box, lattice.shape
+    """Vacancies of home in C order of cells, corner before centre; rates are still zero."""
+    box, shape = lattice.home, lattice.shape
     sites = np.empty(2 * box[3] * box[4] * box[5], dtype=np.int64)
     count = 0
     for i in range(box[3]):
@@ -311,14 +318,14 @@ def compiled(evaluate: Barriers) -> Callable[..., None]:
         evolve_inplace(lattice, hops, states, stops, max_events, mean_waits, rng,
                        times, counts, kept, log)
 
-    and evolves the vacancies of the lattice's box in each replica; all that is outside stays
-    frozen, and a vacancy cannot leave, but sees what is outside. Each segment ends exactly at its
-    time of ``stops``, or after ``max_events`` hops, whichever comes first.
+    and evolves the vacancies that start in the lattice's home in each replica; all that is outside
+    the box stays frozen, and a vacancy cannot leave it, but sees what is outside. Each segment ends
+    exactly at its time of ``stops``, or after ``max_events`` hops, whichever comes first.
 
     states (B, n) uint8, changed; stops (T,) ascending; mean_waits: waits are their mean 1 / R.
     Written: times (B, T); counts (B, T, 6), bonds by type in the whole lattice, or (B, 0, 6): not
     counted; kept (B, T, n) or (B, 0, n); log (B, E, 2), the first E events as (vacancy, direction),
-    vacancies numbered in C order of where they start, from the first cell of the box on.
+    vacancies numbered in C order of where they start, from the first cell of home on.
     Draws: wait (unless it is the mean), choice.
     """
 
@@ -523,7 +530,8 @@ def exchange_inplace(
 
     offsets (M, 3) in voxels, all neighbours that interact; shells (M,): the shell of each;
     energies (S, 4, 4), symmetric, eV; attempts: between records; states (B, n) uint8, changed;
-    counts (B, T, 6), written: bonds by type after each ``attempts`` exchanges.
+    counts (B, T, 6), written: bonds by type after each ``attempts`` exchanges; (B, 0, 6): so many
+    exchanges once, and nothing is counted.
     Draws: first site, second site, acceptance (only where the energy rises).
     """
     box, shape = lattice.box, lattice.shape
@@ -533,7 +541,7 @@ def exchange_inplace(
     tally = np.empty(BOND_TYPES + 1, dtype=np.int64)
     for replica in range(len(states)):
         species = states[replica]
-        for record in range(counts.shape[1]):
+        for record in range(max(counts.shape[1], 1)):
             for _ in range(attempts):
                 for end in range(2):
                     number = int(rng.random() * n_sites)
@@ -560,5 +568,6 @@ def exchange_inplace(
                             change += by_kind[kinds[1 - end]] - by_kind[kinds[end]]
                 if change <= 0 or rng.random() < math.exp(-beta * change):
                     species[sites[0]], species[sites[1]] = kinds[1], kinds[0]
-            count_bonds(species, shape, tally)
-            counts[replica, record] = tally[:BOND_TYPES]
+            if counts.shape[1] > 0:
+                count_bonds(species, shape, tally)
+                counts[replica, record] = tally[:BOND_TYPES]

@@ -214,8 +214,8 @@ def _network_of(folder: str | None) -> BarrierModel:
 
 def load_weights() -> dict[str, np.ndarray]:
     """The published weights, checked; whence, and what is raised: see ``network_model``."""
-    folder = os.environ.get("MACRODYN_DATA")
-    weights = _fetched_weights() if folder is None else _weights_in(Path(folder))
+    path = weights_file()
+    weights = _weights_in(path) if path.name == WEIGHTS_FILE else published_weights(path)
     _check_weights(weights)
     digest = hashlib.sha256()
     for name in _weight_shapes():
@@ -225,6 +225,27 @@ def load_weights() -> dict[str, np.ndarray]:
             f"network weights have sha256 {digest.hexdigest()}: must be {WEIGHTS_SHA256}"
         )
     return weights
+
+
+def weights_file() -> Path:
+    """The file of the weights: in the folder ``MACRODYN_DATA`` if it is set, else as fetched.
+
+    Raises: WeightsNotFoundError: no file, or no connection.
+    """
+    folder = os.environ.get("MACRODYN_DATA")
+    if folder is None:
+        return _fetched_file()
+    path = Path(folder) / WEIGHTS_FILE
+    if not path.is_file():
+        raise WeightsNotFoundError(f"MACRODYN_DATA = {folder}: has no file {WEIGHTS_FILE}")
+    return path
+
+
+def data_file(model: BarrierModel) -> Path | None:
+    """The file that the numbers of one of our own models come from; None: another's model."""
+    if model.name == "network":
+        return weights_file()
+    return Path(str(PAIR_FILE)) if model.name == "pair" else None
 
 
 def network_of_weights(weights: dict[str, np.ndarray]) -> BarrierModel:
@@ -295,10 +316,7 @@ def _weight_shapes() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _weights_in(folder: Path) -> dict[str, np.ndarray]:
-    path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise WeightsNotFoundError(f"MACRODYN_DATA = {folder}: has no file {WEIGHTS_FILE}")
+def _weights_in(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
@@ -308,17 +326,16 @@ def _weights_in(folder: Path) -> dict[str, np.ndarray]:
         raise WeightsError(f"{path}: is damaged ({error})") from error
 
 
-def _fetched_weights() -> dict[str, np.ndarray]:
+def _fetched_file() -> Path:
     import pooch  # only here: nothing else needs the network of the other kind
 
     try:
-        path = pooch.retrieve(WEIGHTS_URL, known_hash=None, path=pooch.os_cache("macrodyn"))
+        return Path(pooch.retrieve(WEIGHTS_URL, known_hash=None, path=pooch.os_cache("macrodyn")))
     except Exception as error:  # the many ways a download can fail
         raise WeightsNotFoundError(
             f"network weights could not be fetched ({type(error).__name__}) from {WEIGHTS_URL}; "
             f"set MACRODYN_DATA to a folder that has {WEIGHTS_FILE}"
         ) from error
-    return published_weights(Path(path))
 
 
 def published_weights(path: Path) -> dict[str, np.ndarray]:

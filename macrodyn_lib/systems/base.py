@@ -68,6 +68,29 @@ class MicroscopicSystem(abc.ABC):
     def observables(self, states: np.ndarray) -> np.ndarray:
         """(B, *any lattice) -> (B, d): the macroscopic observables phi*, intensive."""
 
+    def observable_changes(self, before: np.ndarray, after: np.ndarray, share: float) -> np.ndarray:
+        """Change of phi* of a lattice of which ``share`` changes as given, (B, *part) -> (B, d).
+
+        Here for observables that are means over the sites or bonds of a lattice.
+        """
+        return share * (self.observables(after) - self.observables(before))
+
+    def evolve_buffered_patch(
+        self,
+        states: np.ndarray,
+        patch: Patch,
+        rim: Patch,
+        duration: float,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """As ``evolve_patch`` with a buffer: ``rim``, the patch and some sites around it, evolves.
+
+        Then what is not of the patch is thrown away. A system that moves things across the edge,
+        and so would lose or double them, may say otherwise what is of the patch.
+        """
+        evolved = self.evolve_patch(states, rim, duration, rng)
+        return patch.insert(states, patch.extract(evolved))
+
     def evolve_patch_events(
         self, states: np.ndarray, patch: Patch, events: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -151,8 +174,7 @@ def evolve_one_patch(
     if patching.boundary != "buffer":
         return system.evolve_patch(states, patch, duration, rng)
     rim = patching.rim(patch, periodic=system.periodic)
-    evolved = system.evolve_patch(states, rim, duration, rng)
-    return patch.insert(states, patch.extract(evolved))
+    return system.evolve_buffered_patch(states, patch, rim, duration, rng)
 
 
 def spins_of_magnetization(

@@ -56,6 +56,7 @@ class NbMoTa(MicroscopicSystem):
     relaxation: Literal["hops", "exchange"] = "hops"
 
     observable_names: ClassVar[tuple[str, ...]] = ("NbNb", "NbMo", "NbTa", "MoMo", "MoTa", "TaTa")
+    interaction_range: ClassVar[int] = 2  # cells: all that rates and observables see
 
     def __post_init__(self) -> None:
         check_integer("cells", self.cells, at_least=SMALLEST)
@@ -66,6 +67,11 @@ class NbMoTa(MicroscopicSystem):
             except WeightsNotFoundError as error:
                 warnings.warn(f"{error}. Using barrier_model = 'pair' instead.", stacklevel=3)
                 object.__setattr__(self, "barrier_model", "pair")
+        if self.model.reach > 2 * NbMoTa.interaction_range:
+            raise ValueError(
+                f"barrier_model = {self.model.name!r}: sees {self.model.reach} voxels far, must be "
+                f"<= {2 * NbMoTa.interaction_range}"
+            )
         if self.relaxation not in ("hops", "exchange"):
             raise ValueError(f"relaxation = {self.relaxation!r}: must be 'hops' or 'exchange'")
         if self.relaxation == "exchange" and self.model.pairs is None:
@@ -139,6 +145,17 @@ class NbMoTa(MicroscopicSystem):
         kernels.count_batch(flat, states.shape[1:4], bonds, atoms)
         return _short_range_order(bonds, atoms)
 
+    def observable_changes(self, before: np.ndarray, after: np.ndarray, share: float) -> np.ndarray:
+        """Of a part of a lattice of nominal composition: its own may differ.
+
+        A patch conserves atoms, so only the numerator of P_ab / n_a changes.
+        """
+        if share == 1:
+            return self.observables(after) - self.observables(before)
+        own = np.stack([(before == a).sum(axis=(1, 2, 3, 4)) for a in (1, 1, 1, 2, 2, 3)], axis=1)
+        nominal = (1 - 1 / SITES_PER_VACANCY) / 3 * math.prod(before.shape[1:])
+        return share * own / nominal * (self.observables(after) - self.observables(before))
+
     def simulate(
         self,
         states: np.ndarray,
@@ -184,6 +201,29 @@ class NbMoTa(MicroscopicSystem):
         check_number("duration", duration, above=0)
         return self._evolve(states, patch, duration, UNLIMITED, False, rng)[0]
 
+    def evolve_buffered_patch(
+        self,
+        states: np.ndarray,
+        patch: Patch,
+        rim: Patch,
+        duration: float,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """The vacancies that start in ``patch`` hop for ``duration``, s, anywhere in ``rim``.
+
+        A patch owns vacancies, not sites: every hop of the lattice is then one of exactly one
+        patch, also across the edge, and atoms are conserved. Other vacancies stand still.
+        """
+        check_number("duration", duration, above=0)
+        self._check(states, patch, rim)
+        evolved = np.array(states, dtype=np.uint8, order="C")
+        flat = evolved.reshape(len(states), -1)
+        self._hop(
+            flat, self.lattice_shape, self._box(rim), np.array([duration]), UNLIMITED, False, rng,
+            home=self._box(patch),
+        )  # fmt: skip
+        return evolved
+
     def evolve_patch_events(
         self,
         states: np.ndarray,
@@ -206,18 +246,25 @@ class NbMoTa(MicroscopicSystem):
     ) -> np.ndarray:
         """Hops or exchanges in one patch after the other, as ``relaxation`` says."""
         check_number("duration", duration, above=0)
-        if self.relaxation == "exchange":
-            for patch in patches:
-                states = self._exchange(states, patch, duration, 1, rng)[0]
-            return states
-        if any(patch.boundary == "periodic" for patch in patches):
+        wrapped = any(patch.boundary == "periodic" for patch in patches)
+        if wrapped and self.relaxation == "hops":
             return MicroscopicSystem.relax_patches(self, states, patches, duration, rng)
         self._check(states, *patches)
         relaxed = np.array(states, dtype=np.uint8, order="C")
         flat = relaxed.reshape(len(states), -1)
         for patch in patches:  # in place: a tile costs what is in it, not what is around it
-            box = (*np.mod(patch.start, self.cells).tolist(), *patch.shape)
-            self._hop(flat, self.lattice_shape, box, np.array([duration]), UNLIMITED, False, rng)
+            if self.relaxation == "exchange":
+                self._exchange(flat, patch, duration, 0, rng)
+                continue
+            self._hop(
+                flat,
+                self.lattice_shape,
+                self._box(patch),
+                np.array([duration]),
+                UNLIMITED,
+                False,
+                rng,
+            )
         return relaxed
 
     def exchange_chains(
@@ -238,16 +285,18 @@ class NbMoTa(MicroscopicSystem):
         """
         check_number("sweeps", sweeps, above=0)
         check_integer("records", records)
+        self._check(states)
         whole = Patch(start=(0, 0, 0), shape=self.lattice_shape, lattice_shape=self.lattice_shape)
 
         def run(rows: slice, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
+            current = np.array(states[rows], dtype=np.uint8, order="C")
+            flat = current.reshape(len(current), -1)
             if not keep_states:
-                return self._exchange(states[rows], whole, sweeps, records, generator)
-            current, kept, orders = states[rows], [], []
+                return current, self._exchange(flat, whole, sweeps, records, generator)
+            kept, orders = [], []
             for _ in range(records):
-                current, order = self._exchange(current, whole, sweeps, 1, generator)
-                kept.append(current)
-                orders.append(order)
+                orders.append(self._exchange(flat, whole, sweeps, 1, generator))
+                kept.append(current.copy())
             return np.stack(kept, axis=1), np.concatenate(orders, axis=1)
 
         parts = map_chunks(run, len(states), rng, chunk=1, description=description)
@@ -329,6 +378,7 @@ class NbMoTa(MicroscopicSystem):
         kept: np.ndarray | None = None,
         counts: np.ndarray | None = None,
         log: np.ndarray | None = None,
+        home: Sequence[int] | None = None,
     ) -> np.ndarray:
         """Evolve flat states (B, n) in place and fill what is given; returns the times (B, T)."""
         model, count = self.model, len(flat)
@@ -338,7 +388,7 @@ class NbMoTa(MicroscopicSystem):
             counts = np.empty((count, 0, kernels.BOND_TYPES), dtype=np.int64)
         log = np.empty((count, 0, 2), dtype=np.int64) if log is None else log
         model.kernel(
-            kernels.lattice_of(shape, box, model.reach),
+            kernels.lattice_of(shape, box, model.reach, home),
             model.hops(ATTEMPT_RATE, 1 / (BOLTZMANN * self.temperature)),
             flat, stops, max_events, mean_waits, rng, times, counts, kept, log,
         )  # fmt: skip
@@ -367,31 +417,31 @@ class NbMoTa(MicroscopicSystem):
 
     def _exchange(
         self,
-        states: np.ndarray,
+        flat: np.ndarray,
         patch: Patch,
         sweeps: float,
         records: int,
         rng: np.random.Generator,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The states after all exchanges, and the short-range order at each record."""
-        self._check(states, patch)
+    ) -> np.ndarray:
+        """Change flat states (B, n) in place; the short-range order at each record (0: once)."""
         pairs, model = self.model.pairs, self.model.name
         if pairs is None:
             raise ValueError(f"barrier_model = {model!r}: exchanges need pair energies")
         if patch.boundary == "periodic":
             raise ValueError("boundary = 'periodic': exchanges are for patches among frozen sites")
-        exchanged = np.array(states, dtype=np.uint8, order="C")
-        flat = exchanged.reshape(len(states), -1)
-        box = (*np.mod(patch.start, self.cells).tolist(), *patch.shape)
         offsets, shells = pairs.neighbours()
         counts = np.empty((len(flat), records, kernels.BOND_TYPES), dtype=np.int64)
         kernels.exchange_inplace(
-            kernels.lattice_of(self.lattice_shape, box, int(np.abs(offsets).max())),
+            kernels.lattice_of(self.lattice_shape, self._box(patch), int(np.abs(offsets).max())),
             offsets, shells, pairs.energies, 1 / (BOLTZMANN * self.temperature),
             math.ceil(2 * sweeps * patch.n_sites), flat, rng, counts,
         )  # fmt: skip
         atoms = np.array([np.bincount(state, minlength=4) for state in flat])
-        return exchanged, _short_range_order(counts, atoms[:, None])
+        return _short_range_order(counts, atoms[:, None])
+
+    def _box(self, patch: Patch) -> tuple[int, ...]:
+        """First cell of a patch, in the lattice, and its cells along each axis."""
+        return (*np.mod(patch.start, self.cells).tolist(), *patch.shape)
 
     def _check(self, states: np.ndarray, *patches: Patch) -> None:
         """The kernels trust shapes and values: here they are looked at."""

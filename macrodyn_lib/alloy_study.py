@@ -1,0 +1,664 @@
+"""The study of NbMoTa: one SDE of the short-range order for all temperatures and what it predicts.
+
+The latent state is the short-range order of the three like pairs; the other three follow from sum
+rules. The unit of time of the SDE at each temperature is how long a patch evolves there, a fixed
+part of the relaxation time, which changes by many orders of magnitude with temperature.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from macrodyn_lib.fitting import FittedSDE, TrainingSettings, fit_ensemble
+from macrodyn_lib.lattice import Patching
+from macrodyn_lib.parallel import map_chunks
+from macrodyn_lib.partial_evolution import averaged_increments
+from macrodyn_lib.records import IncrementMoments, Snapshots, Trajectories
+from macrodyn_lib.rollouts import EnsemblePaths, rollout_ensemble
+from macrodyn_lib.sde import OnsagerNetSDE
+from macrodyn_lib.statistics import Estimate, binder_cumulant, jackknife, mean_estimate
+from macrodyn_lib.systems.nbmota import NbMoTa
+from macrodyn_lib.upsampling import relax_ladder, tile_snapshots
+
+PAIRS = NbMoTa.observable_names
+LIKE = (0, 3, 5)  # NbNb, MoMo, TaTa
+TOGETHER = 8  # large snapshots whose patches one thread evolves
+RECORDS = 128  # of a small run
+FIRST_HOPS = 64  # between records, before the spacing is doubled
+
+# Short-range order predicted by the published models, n = 8192, from zero, 5 million events.
+PUBLISHED_ORDER = {
+    300: (-0.08666, -0.18281, 0.25969, -0.00170, 0.15073, -0.45177),
+    400: (-0.10011, -0.08360, 0.13590, 0.00380, 0.08863, -0.22465),
+    500: (-0.23035, 0.01302, 0.13630, -0.19296, 0.14245, -0.38257),
+    600: (-0.35703, 0.52619, -0.25249, -1.18470, 0.60897, -0.44514),
+    700: (-0.29552, 0.68089, -0.30569, -1.62388, 1.06038, -0.65646),
+    800: (-0.25362, 0.59538, -0.32983, -1.67255, 1.11542, -0.75643),
+    900: (-0.18604, 0.51343, -0.35298, -1.67165, 1.15732, -0.80588),
+    1000: (-0.13854, 0.39337, -0.30791, -1.53911, 1.11824, -0.83567),
+    1200: (-0.10209, 0.31690, -0.25436, -1.23984, 0.90519, -0.66684),
+    1400: (-0.07941, 0.26042, -0.20833, -1.03487, 0.76348, -0.56546),
+    1600: (-0.08695, 0.23263, -0.16204, -0.83793, 0.60068, -0.44333),
+    1800: (-0.06440, 0.18648, -0.13388, -0.71005, 0.52029, -0.39042),
+    2000: (-0.05039, 0.17115, -0.13120, -0.63708, 0.46220, -0.33569),
+    2200: (-0.05490, 0.14650, -0.10195, -0.57077, 0.41920, -0.32307),
+    2400: (-0.05651, 0.15002, -0.10432, -0.53224, 0.37593, -0.27838),
+    2600: (-0.06564, 0.13293, -0.07735, -0.48748, 0.34824, -0.27793),
+    2800: (-0.03554, 0.12104, -0.09623, -0.44432, 0.31585, -0.22727),
+    3000: (-0.04064, 0.10874, -0.07660, -0.41643, 0.30176, -0.23168),
+}
+# The same at 2000 K by number of sites, mean of the last 100 steps of the published rollouts.
+PUBLISHED_BY_SIZE = {
+    1024: (-0.0700, 0.1418, -0.1328, -0.6643, 0.4582, -0.3502),
+    8192: (-0.0647, 0.1739, -0.1196, -0.6393, 0.4616, -0.3467),
+    65536: (-0.1918, 0.0804, -0.2016, -0.5073, 0.4816, -0.3246),
+    524288: (-0.0989, 0.3060, -0.1423, -0.2691, 0.6271, -0.3242),
+}
+
+
+# --- the sum rules ------------------------------------------------------------------------------
+
+
+def vacancy_bonds(order: np.ndarray, atoms: np.ndarray) -> np.ndarray:
+    """Vacancies next to each atom a, on average: 8 neighbours less those that are atoms.
+
+        c_a = 8 - sum_b P_ab / n_a,   P_ab = P_ba
+
+    Args:    order: (..., 6) short-range order.  atoms: (3,) of each species.
+    Returns: (..., 3).  n_a c_a is a number of bonds: a whole one, at least 0, and together at most
+             8 for each vacancy.
+    """
+    n_nb, n_mo, n_ta = atoms
+    nb_nb, nb_mo, nb_ta, mo_mo, mo_ta, ta_ta = np.moveaxis(np.asarray(order) + 8 / 3, -1, 0)
+    neighbours = (
+        nb_nb + nb_mo + nb_ta,
+        nb_mo * n_nb / n_mo + mo_mo + mo_ta,
+        nb_ta * n_nb / n_ta + mo_ta * n_mo / n_ta + ta_ta,
+    )
+    return 8 - np.stack(neighbours, axis=-1)
+
+
+def complete_order(like: np.ndarray, bonds: np.ndarray, atoms: np.ndarray) -> np.ndarray:
+    """All six of the order from that of the like pairs, (..., 3) -> (..., 6).
+
+    bonds: (3,) the vacancies next to each atom, as of ``vacancy_bonds``.
+    """
+    n_nb, n_mo, n_ta = atoms
+    unlike = np.array(  # what the neighbours of Nb, Mo, Ta count of NbMo, NbTa, MoTa
+        [[1, 1, 0], [n_nb / n_mo, 0, 1], [0, n_nb / n_ta, n_mo / n_ta]], dtype=np.float64
+    )
+    left = 8 - np.asarray(bonds) - (np.asarray(like) + 8 / 3)
+    nb_mo, nb_ta, mo_ta = np.moveaxis(np.linalg.solve(unlike, left[..., None])[..., 0], -1, 0)
+    nb_nb, mo_mo, ta_ta = np.moveaxis(np.asarray(like), -1, 0)
+    pairs = (nb_nb, nb_mo - 8 / 3, nb_ta - 8 / 3, mo_mo, mo_ta - 8 / 3, ta_ta)
+    return np.stack(pairs, axis=-1)
+
+
+def sum_rule_violation(order: np.ndarray, atoms: np.ndarray, n_vacancies: int) -> float:
+    """How far n_a c_a is from whole numbers >= 0 of sum <= 8 n_vacancies, at most; 0: obeyed."""
+    counts = vacancy_bonds(order, atoms) * np.asarray(atoms)
+    broken = (
+        np.abs(counts - np.rint(counts)),
+        -counts,
+        (counts.sum(axis=-1) - 8 * n_vacancies)[..., None],
+    )
+    return float(max(part.max() for part in broken))
+
+
+# --- small simulations --------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SmallRuns:
+    """Small systems at one temperature, from random solutions until they are at rest.
+
+    trajectories: with states, the start among them.  relaxation_time: s, 1/e time of the mean order
+    of the three like pairs.  hop_time: s, between hops of one vacancy at the end.
+    at_rest: whether the runs lasted as many relaxation times as asked for.
+    """
+
+    system: NbMoTa
+    trajectories: Trajectories
+    relaxation_time: float
+    hop_time: float
+    at_rest: bool
+
+    def snapshots(self, per_group: int) -> Snapshots:
+        """All states; ``per_group`` runs make a group, from which a large state is tiled."""
+        every = self.trajectories.snapshots()
+        assert every.groups is not None  # set in Snapshots.__post_init__
+        return Snapshots(states=every.states, groups=every.groups // per_group)
+
+    def alike(self) -> np.ndarray:
+        """For each snapshot the window of neighbouring times that it is in, the wider the later."""
+        runs, records = self.trajectories.observables.shape[:2]
+        windows = np.floor(6 * np.log2(1 + np.arange(records))).astype(np.int64)
+        return np.tile(windows, runs)
+
+    def late(self) -> np.ndarray:
+        """Which snapshots are of the second half of the runs."""
+        runs, records = self.trajectories.observables.shape[:2]
+        return np.tile(np.arange(records) > records // 2, runs)
+
+
+def simulate_small_runs(
+    system: NbMoTa,
+    runs: int,
+    rng: np.random.Generator,
+    *,
+    relaxations: float = 8.0,
+    max_hops: float = 1e6,
+) -> SmallRuns:
+    """Run until the time is ``relaxations`` times the relaxation time seen, in doubling steps.
+
+    Nobody knows the relaxation time beforehand: from 3000 to 800 K it grows by nine orders of
+    magnitude. Records are equally spaced; with each doubling every second one is kept.
+    max_hops: of each vacancy, about; where that is too short for rest, the runs are as they are.
+    """
+    states = system.initial_states(runs, rng)
+    waits, _, _ = system.simulate_events(states, 1000, 1, rng, mean_waits=True)
+    spacing = FIRST_HOPS * float(waits.mean()) / 1000
+    start = Trajectories(
+        times=np.zeros(1), observables=system.observables(states)[:, None], states=states[:, None]
+    )
+    path = _continued(system, start, spacing, RECORDS, rng)
+    for _ in range(max(round(math.log2(max_hops / (FIRST_HOPS * RECORDS))), 0)):
+        if relaxations * transient_time(path.times, path.observables) <= path.times[-1]:
+            break
+        spacing *= 2
+        assert path.states is not None  # _continued keeps them
+        every_second = Trajectories(
+            times=path.times[::2], observables=path.observables[:, ::2], states=path.states[:, ::2]
+        )
+        path = _continued(system, every_second, spacing, RECORDS // 2, rng)
+    assert path.states is not None  # _continued keeps them
+    waits, _, _ = system.simulate_events(path.states[:, -1], 20_000, 1, rng, mean_waits=True)
+    relaxation = transient_time(path.times, path.observables)
+    return SmallRuns(
+        system=system,
+        trajectories=path,
+        relaxation_time=relaxation,
+        hop_time=float(waits.mean()) / 20_000,
+        at_rest=relaxations * relaxation <= path.times[-1],
+    )
+
+
+def _continued(
+    system: NbMoTa, path: Trajectories, spacing: float, records: int, rng: np.random.Generator
+) -> Trajectories:
+    assert path.states is not None
+    times = spacing * np.arange(1, records + 1)
+    more = system.simulate(path.states[:, -1], times, rng, keep_states=True)
+    return Trajectories(
+        times=np.concatenate([path.times, path.times[-1] + times]),
+        observables=np.concatenate([path.observables, more.observables], axis=1),
+        states=np.concatenate([path.states, more.states], axis=1),
+    )
+
+
+def transient_time(times: np.ndarray, observables: np.ndarray, final: float | None = None) -> float:
+    """1/e time of the way of MoMo from the first record to ``final``, of paths (B, T, 6).
+
+    MoMo has the most order and so the least relative noise. final: the order in equilibrium; None:
+    the mean of the last quarter, whose error makes three times as large a one of the time. A path
+    that does not get so far has the last time, a lower bound.
+    """
+    path = observables[:, :, LIKE[1]].mean(axis=0)
+    if final is None:
+        final = float(path[-(len(path) // 4) :].mean())
+    left = (path - final) / (path[0] - final)
+    below = np.nonzero(left < math.exp(-1))[0]
+    if len(below) == 0:
+        return float(times[-1])
+    after = int(below[0])
+    high, low = left[after - 1], left[after]
+    share = (high - math.exp(-1)) / (high - low)
+    return float(times[after - 1] + share * (times[after] - times[after - 1]))
+
+
+# --- learning -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AlloyRecipe:
+    """How the dynamics of a large alloy is learned from small ones and patches.
+
+    patch_cells: edge of a patch and of the small system.  snapshots: large ones per temperature.
+    groups, per_group: small runs are made in so many groups of so many; a large state is tiled from
+    one group, and members of the ensemble share none.  max_hops: of a vacancy in a small run.
+    sweeps: ladder of LocalRelax, exchange attempts per site and tile (0: none), or, without pair
+    energies, relaxation times of hops; for equal parts of the snapshots.
+    duration: of partial evolution, in relaxation times, but no more than ``longest_hops``.
+    boundary: of the patches.  continuations: of each patch, an even number.
+    members: independent fits.  hidden: of the OnsagerNetSDE.
+    """
+
+    patch_cells: int
+    snapshots: int
+    groups: int
+    per_group: int
+    members: int
+    settings: TrainingSettings
+    max_hops: float = 1e6
+    sweeps: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 4.0, 8.0)
+    duration: float = 0.05
+    longest_hops: float = 1000.0
+    boundary: str = "buffer(4)"
+    continuations: int = 2
+    hidden: tuple[int, ...] = (32, 32)
+
+    def but(self, **changes: object) -> "AlloyRecipe":
+        """The same recipe with some ingredients changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    @property
+    def patching(self) -> Patching:
+        return Patching(side=self.patch_cells, boundary=self.boundary)
+
+    def small_runs(self, system: NbMoTa, rng: np.random.Generator) -> SmallRuns:
+        """Step 1, D_s."""
+        small = system.resized(self.patch_cells)
+        return simulate_small_runs(small, self.groups * self.per_group, rng, max_hops=self.max_hops)
+
+    def large_snapshots(
+        self, system: NbMoTa, small: SmallRuns, rng: np.random.Generator
+    ) -> Snapshots:
+        """Step 2, D: tiles of about the same time and of one group; LocalRelax, a rung for each.
+
+        Only states at rest, of the second half of the runs, are relaxed: exchanges lead to the same
+        equilibrium as hops, but on another way. Those on the way keep their seams. Systems of one
+        tile have none.
+        """
+        pool, alike = small.snapshots(self.per_group), small.alike()
+        late = small.late()
+        if system.cells == self.patch_cells:
+            return pool.select(rng.permutation(len(pool))[: self.snapshots])
+        exchange = system.model.pairs is not None
+        system = dataclasses.replace(system, relaxation="exchange" if exchange else "hops")
+        unit = 1.0 if exchange else small.relaxation_time
+        ladder = relax_ladder(self.patch_cells, [unit * s for s in self.sweeps], longest_pass=unit)
+        parts = [
+            tile_snapshots(
+                pool if rung is None else pool.select(late),
+                alike=alike if rung is None else alike[late],
+                to=system,
+                count=-(-self.snapshots // len(ladder)),
+                relax=rung,
+                rng=rng,
+            )
+            for rung in ladder
+        ]
+        return Snapshots(
+            states=np.concatenate([part.states for part in parts]),
+            groups=np.concatenate([part.groups for part in parts]),
+        )
+
+    def duration_of(self, small: SmallRuns) -> float:
+        """dt, s: how long a patch evolves at the temperature of these runs."""
+        return min(self.duration * small.relaxation_time, self.longest_hops * small.hop_time)
+
+    def increments(
+        self,
+        system: NbMoTa,
+        large: Snapshots,
+        duration: float,
+        rng: np.random.Generator,
+        parameters: Sequence[float] = (),
+    ) -> IncrementMoments:
+        """Step 3: all patches evolved; the like pairs, with time in units of the duration."""
+
+        def run(rows: slice, generator: np.random.Generator) -> IncrementMoments:
+            return averaged_increments(
+                system, large.select(np.arange(rows.start, rows.stop)), self.patching,
+                duration=duration, continuations=self.continuations, rng=generator,
+            )[0]  # fmt: skip
+
+        parts = map_chunks(run, len(large), rng, chunk=TOGETHER)
+        moments = dataclasses.replace(IncrementMoments.concatenate(parts), groups=large.groups)
+        like = list(LIKE)
+        return dataclasses.replace(
+            moments,
+            latents=moments.latents[:, like],
+            means=moments.means[:, like],
+            scatters=moments.scatters[:, like][:, :, like],
+            durations=np.ones(len(moments)),
+            parameters=np.tile(np.asarray(parameters, dtype=np.float64), (len(moments), 1)),
+        )
+
+    def learn(
+        self,
+        system: NbMoTa,
+        small: Mapping[float, SmallRuns],
+        rng: np.random.Generator,
+        *,
+        description: str | None = None,
+    ) -> "LearnedAlloy":
+        """Steps 2 to 5: one SDE for the temperatures of the small runs, an ensemble of it.
+
+        The parameter is 1000 K / T, in which rates are exponential; for a single temperature there
+        is none.
+        """
+        parts, bonds = [], []
+        progress = tqdm(small.items(), desc=description, disable=None if description else True)
+        for temperature, runs in progress:
+            there = dataclasses.replace(system, temperature=temperature)
+            large = self.large_snapshots(there, runs, rng)
+            parameters = [1000 / temperature] if len(small) > 1 else []
+            parts.append(self.increments(there, large, self.duration_of(runs), rng, parameters))
+            orders = there.observables(large.states)
+            bonds.append(vacancy_bonds(orders, there.composition()[1:]).mean(axis=0))
+        # the same groups at every temperature, so that shares have all temperatures
+        groups = np.concatenate([part.groups for part in parts])
+        together = dataclasses.replace(IncrementMoments.concatenate(parts), groups=groups)
+        members = fit_ensemble(
+            together,
+            OnsagerNetSDE(len(LIKE), parameters=int(len(small) > 1), hidden=self.hidden),
+            members=self.members,
+            rng=rng,
+            settings=self.settings,
+            description=description,
+        )
+        order = np.argsort(list(small))
+        return LearnedAlloy(
+            system=system,
+            members=members,
+            temperatures=np.array(list(small), dtype=np.float64)[order],
+            units=np.array([self.duration_of(runs) for runs in small.values()])[order],
+            bonds=np.array(bonds)[order],
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedAlloy:
+    """An ensemble of SDEs of the like pairs, at the temperatures (T,), ascending.
+
+    units: (T,) s, the unit of time at each; bonds: (T, 3), vacancies next to each species. Between
+    temperatures they are interpolated in 1 / T, units by their logarithm (Arrhenius' law).
+    """
+
+    system: NbMoTa
+    members: list[FittedSDE]
+    temperatures: np.ndarray
+    units: np.ndarray
+    bonds: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        system: NbMoTa,
+        recipe: AlloyRecipe,
+        moments: IncrementMoments,
+        small: SmallRuns,
+        rng: np.random.Generator,
+    ) -> "LearnedAlloy":
+        """From increments at one temperature."""
+        members = fit_ensemble(
+            moments, OnsagerNetSDE(len(LIKE), hidden=recipe.hidden), members=recipe.members,
+            rng=rng, settings=recipe.settings,
+        )  # fmt: skip
+        rest = small.trajectories.observables[:, RECORDS // 2 :]
+        bonds = vacancy_bonds(rest, small.system.composition()[1:]).mean(axis=(0, 1))
+        return cls(
+            system=system,
+            members=members,
+            temperatures=np.array([system.temperature]),
+            units=np.array([recipe.duration_of(small)]),
+            bonds=bonds[None],
+        )
+
+    def at(self, temperature: float) -> list[FittedSDE]:
+        """The members at a temperature; warns where that is outside the training range."""
+        if len(self.temperatures) == 1:
+            return self.members
+        return [member.at([1000 / temperature]) for member in self.members]
+
+    def unit(self, temperature: float) -> float:
+        """Unit of time, s; beyond the outermost temperatures Arrhenius' law goes on."""
+        if len(self.temperatures) == 1:
+            return float(self.units[0])
+        x, known = 1000 / temperature, 1000 / self.temperatures
+        i = int(np.clip(np.searchsorted(self.temperatures, temperature), 1, len(known) - 1))
+        logs = np.log(self.units)
+        slope = (logs[i] - logs[i - 1]) / (known[i] - known[i - 1])
+        return float(np.exp(logs[i] + slope * (x - known[i])))
+
+    def paths(
+        self,
+        temperature: float,
+        times: np.ndarray,
+        replicas: int,
+        rng: np.random.Generator,
+        start: np.ndarray | None = None,
+    ) -> EnsemblePaths:
+        """All six of the order from ``start`` (B, 3) of the like pairs at ``times``, s.
+
+        start: None: a random solution. Steps are one unit, for which increments were learned: then
+        relaxation is right to any order of the step.
+        """
+        unit = self.unit(temperature)
+        if start is None:
+            start = np.zeros((1, len(LIKE)))
+        paths = rollout_ensemble(
+            self.at(temperature), start=start, replicas=replicas, times=times / unit, rng=rng,
+            max_step=1.0,
+        )  # fmt: skip
+        known = 1000 / self.temperatures[::-1]
+        bonds = [np.interp(1000 / temperature, known, self.bonds[::-1, a]) for a in range(3)]
+        six = complete_order(paths.paths, np.array(bonds), self.system.composition()[1:])
+        return EnsemblePaths(times=np.asarray(times), paths=six)
+
+
+def learned_transient_time(paths: EnsemblePaths, final: float) -> Estimate:
+    """``transient_time`` of rollouts from one start, with its error over the members."""
+    return mean_estimate(
+        np.array([transient_time(paths.times, member[0], final) for member in paths.paths])
+    )
+
+
+def direct_transient_time(path: Trajectories, final: float) -> Estimate:
+    """``transient_time`` of direct paths, with its error over the runs."""
+    return jackknife(path.observables, lambda kept: transient_time(path.times, kept, final))
+
+
+def transient(
+    system: NbMoTa,
+    small: SmallRuns,
+    runs: int,
+    rng: np.random.Generator,
+    *,
+    relaxations: float = 6.0,
+    records: int = 61,
+) -> Trajectories:
+    """Direct runs of the large system from random solutions, for comparison only."""
+    times = np.linspace(0, relaxations * small.relaxation_time, records)
+    return system.simulate(system.initial_states(runs, rng), times, rng)
+
+
+def fixed_events(
+    system: NbMoTa, events: int, runs: int, rng: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """The published protocol: order (runs, 6) after ``events`` hops from random solutions, and the
+    mean time that they take, s."""
+    times, observables, _ = system.simulate_events(
+        system.initial_states(runs, rng), events, 1, rng, mean_waits=True
+    )
+    return observables[:, 0], float(times.mean())
+
+
+def lag_study(
+    system: NbMoTa,
+    recipe: AlloyRecipe,
+    small: SmallRuns,
+    hops: Sequence[float],
+    boundaries: Sequence[str],
+    times: np.ndarray,
+    final: float,
+    rng: np.random.Generator,
+) -> dict[str, dict[str, list[Estimate]]]:
+    """Fits at one temperature with patches evolved for other times, and among other boundaries.
+
+    Returns: for each boundary by number of hops of a vacancy the learned "relaxation" time (s, from
+             paths at ``times`` to the order ``final``) and "diffusion": n Sigma(MoMo) per hop, at
+             the last mean order.
+    """
+    large = recipe.large_snapshots(system, small, rng)
+    result: dict[str, dict[str, list[Estimate]]] = {}
+    for boundary in boundaries:
+        found: dict[str, list[Estimate]] = {"relaxation": [], "diffusion": []}
+        for count in hops:
+            lag = recipe.but(boundary=boundary, duration=math.inf, longest_hops=count)
+            unit = lag.duration_of(small)
+            moments = lag.increments(system, large, unit, rng)
+            learned = LearnedAlloy.of(system, lag, moments, small, rng)
+            paths = learned.paths(system.temperature, times, 64, rng)
+            found["relaxation"].append(learned_transient_time(paths, final))
+            rest = paths.paths[:, :, :, -1][..., list(LIKE)].mean(axis=(0, 1, 2))[None]
+            sigma = [float(member.covariance(rest)[0, 1, 1]) for member in learned.members]
+            found["diffusion"].append(mean_estimate(system.n_sites / count * np.array(sigma)))
+        result[boundary] = found
+    return result
+
+
+def late_order(paths: EnsemblePaths) -> list[Estimate]:
+    """Mean of the second half of rollouts (of one time: of that), for each pair."""
+    late = paths.paths[:, :, :, paths.paths.shape[3] // 2 :]
+    return [mean_estimate(late[..., k].mean(axis=(1, 2, 3))) for k in range(len(PAIRS))]
+
+
+def late_direct_order(path: Trajectories) -> list[Estimate]:
+    """Mean of the last third of direct runs, for each pair."""
+    late = path.observables[:, -(len(path.times) // 3) :]
+    return [mean_estimate(late[..., k].mean(axis=1)) for k in range(len(PAIRS))]
+
+
+def late_std_ratio(of: EnsemblePaths, to: EnsemblePaths) -> Estimate:
+    """Standard deviation of TaTa late in rollouts of one size over that of another."""
+
+    def late(paths: EnsemblePaths) -> np.ndarray:
+        variances = paths.paths[..., LIKE[2]][:, 0].var(axis=1, ddof=1)
+        last: np.ndarray = variances[:, -(variances.shape[1] // 3) :].mean(axis=1)
+        return last
+
+    both = np.stack([late(of), late(to)], axis=1)
+    return jackknife(both, lambda kept: float(np.sqrt(kept[:, 0].mean() / kept[:, 1].mean())))
+
+
+def compare_size(
+    system: NbMoTa,
+    recipe: AlloyRecipe,
+    small: SmallRuns,
+    times: np.ndarray,
+    rollouts: int,
+    direct_runs: int,
+    rng: np.random.Generator,
+) -> tuple[EnsemblePaths, Trajectories]:
+    """All steps at one size and temperature: learned paths, and direct ones at the same times.
+
+    A snapshot of a large system has many patches: fewer of them are needed, as n^(-1/2), and fewer
+    direct runs for equal errors.
+    """
+    share = (recipe.patch_cells / system.cells) ** 1.5
+    least = 32 * recipe.members  # a fit to fewer is no better than its linear start
+    fewer = recipe.but(snapshots=max(round(recipe.snapshots * share), least))
+    large = fewer.large_snapshots(system, small, rng)
+    moments = fewer.increments(system, large, fewer.duration_of(small), rng)
+    learned = LearnedAlloy.of(system, fewer, moments, small, rng)
+    paths = learned.paths(system.temperature, times, rollouts, rng)
+    count = max(round(4 * direct_runs * share), 2)
+    direct = system.simulate(system.initial_states(count, rng), times, rng)
+    return paths, direct
+
+
+# --- equilibrium --------------------------------------------------------------------------------
+
+
+def sublattice_order(states: np.ndarray) -> np.ndarray:
+    """Order of the CsCl kind: (Mo on corners - Mo on centres) / Mo, (..., X, Y, Z, 2) -> (...)."""
+    molybdenum = (states == 2).sum(axis=(-4, -3, -2))
+    return (molybdenum[..., 0] - molybdenum[..., 1]) / molybdenum.sum(axis=-1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Equilibrium:
+    """Chains at temperatures (T,): order (T, chains, records, 6), sublattice order (T, chains,
+    records), and the last state of the first chain at each, (T, *state)."""
+
+    temperatures: np.ndarray
+    order: np.ndarray
+    sublattice: np.ndarray
+    examples: np.ndarray
+
+    def mean_order(self, temperature: float, component: int) -> Estimate:
+        """Of one pair, with its error over the chains."""
+        at = int(np.argmin(np.abs(self.temperatures - temperature)))
+        return mean_estimate(self.order[at, :, :, component].mean(axis=1))
+
+
+def simulate_equilibrium(
+    system: NbMoTa,
+    temperatures: Sequence[float],
+    *,
+    chains: int,
+    sweeps: int,
+    records: int = 40,
+    rng: np.random.Generator,
+    description: str | None = None,
+) -> Equilibrium:
+    """Exchange Monte Carlo of the pair energies, cooled from the highest temperature.
+
+    At each temperature a third of ``sweeps`` (attempts per site) is thrown away; the last states
+    are the first of the next temperature.
+
+    Raises: ValueError: the barrier model has no pair energies.
+    """
+    descending = sorted(temperatures, reverse=True)
+    states = system.initial_states(chains, rng)
+    orders, sublattices, examples = [], [], []
+    for temperature in tqdm(descending, desc=description, disable=None if description else True):
+        there = dataclasses.replace(system, temperature=float(temperature))
+        first = there.exchange_chains(states, sweeps / 3, 1, rng, keep_states=True)
+        assert first.states is not None  # keep_states
+        kept = there.exchange_chains(
+            first.states[:, 0], 2 * sweeps / 3 / records, records, rng, keep_states=True
+        )
+        assert kept.states is not None  # keep_states
+        states = kept.states[:, -1]
+        orders.append(kept.observables)
+        sublattices.append(sublattice_order(kept.states))
+        examples.append(states[0])
+    return Equilibrium(
+        temperatures=np.array(descending[::-1], dtype=np.float64),
+        order=np.array(orders[::-1]),
+        sublattice=np.array(sublattices[::-1]),
+        examples=np.array(examples[::-1]),
+    )
+
+
+def ordering_temperature(small: Equilibrium, large: Equilibrium) -> Estimate:
+    """Where the Binder cumulants of the sublattice order of two sizes cross, by linear pieces.
+
+    Below it the larger system has the larger cumulant. Its error is a jackknife over the chains, as
+    many of each size. Where they do not cross, the outermost temperature is a bound.
+
+    Raises: ValueError: the temperatures of the two sizes differ.
+    """
+    if not np.array_equal(small.temperatures, large.temperatures):
+        raise ValueError("temperatures of the two sizes differ: must be the same")
+
+    def crossing(chains: np.ndarray) -> float:
+        differences = np.array(
+            [binder_cumulant(b) - binder_cumulant(a) for a, b in np.moveaxis(chains, 0, 2)]
+        )
+        changes = np.nonzero((differences[:-1] > 0) & (differences[1:] <= 0))[0]
+        if len(changes) == 0:
+            return float(small.temperatures[-1 if differences[-1] > 0 else 0])
+        i = int(changes[-1])
+        share = differences[i] / (differences[i] - differences[i + 1])
+        low, high = small.temperatures[i : i + 2]
+        return float(low + share * (high - low))
+
+    both = np.stack([small.sublattice, large.sublattice], axis=1)  # (T, 2, chains, records)
+    return jackknife(np.moveaxis(both, 2, 0), crossing)

@@ -1,0 +1,245 @@
+"""The study of the alloy: sum rules, clocks, ordering, and all steps on a small case."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from macrodyn_lib import alloy_study as alloy
+from macrodyn_lib.fitting import TrainingSettings
+from macrodyn_lib.records import Trajectories
+from macrodyn_lib.systems.nbmota import NbMoTa
+
+SYSTEM = NbMoTa(cells=8, temperature=2500.0, barrier_model="pair")
+ATOMS = SYSTEM.composition()[1:]
+LARGE = SYSTEM.resized(16)
+RECIPE = alloy.AlloyRecipe(
+    patch_cells=8, snapshots=80, groups=4, per_group=2, members=2, max_hops=3e4, sweeps=(0.0, 0.2),
+    settings=TrainingSettings(steps=20, batch=64, check_every=10),
+)  # fmt: skip
+
+
+def crowded_states(count=3):
+    """Random solutions with 40 vacancies in 1024 sites, of their own composition."""
+    rng = np.random.default_rng(0)
+    codes = np.repeat(np.arange(4, dtype=np.uint8), [40, 300, 350, 334])
+    return np.stack([rng.permutation(codes).reshape(8, 8, 8, 2) for _ in range(count)])
+
+
+# Sum rules
+
+
+def test_vacancy_bonds_equal_those_counted_in_the_states():
+    states = crowded_states()
+    counted = np.zeros((len(states), 4))
+    corners, centres = states[..., 0], states[..., 1]
+    for shift in np.ndindex(2, 2, 2):
+        # the corner of a cell has the centres of this cell and of those before it as neighbours
+        beside = np.roll(centres, shift, axis=(1, 2, 3))
+        for one, other in ((corners, beside), (beside, corners)):
+            for a in range(4):
+                counted[:, a] += ((one == a) & (other == 0)).sum(axis=(1, 2, 3))
+    atoms = np.array([300, 350, 334])
+    found = alloy.vacancy_bonds(SYSTEM.observables(states), atoms)
+    np.testing.assert_allclose(found * atoms, counted[:, 1:], atol=1e-9)
+
+
+def test_unlike_pairs_follow_from_like_ones():
+    states, atoms = crowded_states(), np.array([300, 350, 334])
+    order = SYSTEM.observables(states)
+    for row, bonds in zip(order, alloy.vacancy_bonds(order, atoms), strict=True):
+        complete = alloy.complete_order(row[list(alloy.LIKE)], bonds, atoms)
+        np.testing.assert_allclose(complete, row, atol=1e-12)
+
+
+def test_trajectories_obey_the_sum_rules_and_published_curves_break_them():
+    rng = np.random.default_rng(1)
+    path = SYSTEM.simulate(SYSTEM.initial_states(4, rng), np.linspace(0, 1e-7, 5), rng)
+    assert alloy.sum_rule_violation(path.observables, ATOMS, 1) < 1e-9
+    wrong = path.observables.copy()
+    wrong[2, 3, 4] += 1e-3  # planted: a third of a bond
+    assert alloy.sum_rule_violation(wrong, ATOMS, 1) > 0.3
+    broken = {
+        n: np.abs(alloy.vacancy_bonds(np.array(order), np.ones(3)) - 8 / 1024).max()
+        for n, order in alloy.PUBLISHED_BY_SIZE.items()
+    }
+    assert broken[8192] < 0.02 and broken[65536] > 0.3 and broken[524288] > 0.6
+
+
+# Clocks
+
+
+def test_transient_time_of_an_exponential():
+    times = np.linspace(0, 6, 601)
+    paths = np.zeros((1, 601, 6))
+    paths[0, :, 3] = -0.7 * (1 - np.exp(-times))
+    assert alloy.transient_time(times, paths, -0.7) == pytest.approx(1, abs=1e-4)
+    assert alloy.transient_time(times, paths) == pytest.approx(1, abs=0.02)
+    assert alloy.transient_time(times, paths, -2.0) == 6  # never there: a lower bound
+
+
+def test_small_runs_are_long_enough_and_equally_recorded():
+    runs = alloy.simulate_small_runs(
+        SYSTEM.resized(4), 16, np.random.default_rng(0), relaxations=8.0, max_hops=1e6
+    )
+    times = runs.trajectories.times
+    assert times[0] == 0 and len(times) == alloy.RECORDS + 1
+    np.testing.assert_allclose(np.diff(times), times[1], rtol=1e-9)
+    assert runs.at_rest and times[-1] >= 8 * runs.relaxation_time
+    capped = alloy.simulate_small_runs(
+        SYSTEM.resized(4), 4, np.random.default_rng(0), relaxations=1e6, max_hops=2e4
+    )
+    assert not capped.at_rest
+    assert 8e3 < capped.trajectories.times[-1] / capped.hop_time < 4e4
+    states = runs.snapshots(4)
+    assert len(states) == 16 * 129 and len(np.unique(states.groups)) == 4
+    windows = runs.alike()
+    assert len(windows) == len(states) and (windows[:129] == windows[129:258]).all()
+    assert (np.diff(windows[:129]) >= 0).all() and windows[:4].tolist() == [0, 6, 9, 12]
+
+
+def test_unit_of_time_follows_arrhenius_between_and_beyond_temperatures():
+    def law(temperature):
+        return 1e-9 * np.exp(8 * 1000 / np.asarray(temperature))
+
+    temperatures = np.array([1000.0, 1500.0, 3000.0])
+    learned = alloy.LearnedAlloy(
+        system=SYSTEM, members=[], temperatures=temperatures, units=law(temperatures),
+        bonds=np.zeros((3, 3)),
+    )  # fmt: skip
+    for temperature in (800.0, 1000.0, 1100.0, 2000.0, 3000.0, 3500.0):
+        assert learned.unit(temperature) == pytest.approx(float(law(temperature)), rel=1e-9)
+
+
+# Ordering
+
+
+def test_sublattice_order_of_ordered_and_random_states():
+    ordered = np.empty((2, 4, 4, 4, 2), dtype=np.uint8)
+    ordered[0, ..., 0], ordered[0, ..., 1] = 2, 3
+    ordered[1, ..., 0], ordered[1, ..., 1] = 1, 2
+    np.testing.assert_array_equal(alloy.sublattice_order(ordered), [1, -1])
+    random = SYSTEM.initial_states(50, np.random.default_rng(0))
+    assert np.abs(alloy.sublattice_order(random)).max() < 5 / np.sqrt(ATOMS[1])
+
+
+def synthetic(temperatures, crossing, width, seed, chains=8):
+    """Chains of m = +-s + noise, with noise that grows through the crossing the faster, the
+    smaller ``width``."""
+    rng = np.random.default_rng(seed)
+    spread = np.exp((temperatures - crossing) / width)[:, None, None]
+    shape = (len(temperatures), chains, 400)
+    m = rng.choice([-1, 1], shape) * 0.5 + 0.3 * spread * rng.normal(size=shape)
+    return alloy.Equilibrium(
+        temperatures=temperatures, order=np.zeros((*shape, 6)), sublattice=m,
+        examples=np.zeros((len(temperatures), 4, 4, 4, 2), dtype=np.uint8),
+    )  # fmt: skip
+
+
+def test_ordering_temperature_is_where_cumulants_cross():
+    temperatures = np.arange(950.0, 1201.0, 50.0)
+    small, large = (synthetic(temperatures, 1070, w, seed=w) for w in (200, 60))
+    found = alloy.ordering_temperature(small, large)
+    assert found.standard_error < 10
+    assert abs(found.value - 1070) < 3 * found.standard_error + 3  # 3: the linear pieces
+    hotter = synthetic(temperatures, 1070, 60, seed=3)
+    shifted = dataclasses.replace(hotter, temperatures=temperatures + 1)
+    with pytest.raises(ValueError, match="must be the same"):
+        alloy.ordering_temperature(small, shifted)
+    part = slice(0, 2)  # both ordered
+    below = [
+        dataclasses.replace(
+            e, temperatures=e.temperatures[part], order=e.order[part],
+            sublattice=e.sublattice[part], examples=e.examples[part],
+        )
+        for e in (small, large)
+    ]  # fmt: skip
+    assert alloy.ordering_temperature(*below).value == 1000  # a bound
+
+
+def test_equilibrium_is_that_of_exchange_chains_at_each_temperature():
+    """Cooled from above against chains of their own: z below 4 for two numbers, 1 in 8000."""
+    rng = np.random.default_rng(0)
+    system = SYSTEM.resized(4)
+    cooled = alloy.simulate_equilibrium(system, [1500.0, 3000.0], chains=12, sweeps=600, rng=rng)
+    np.testing.assert_array_equal(cooled.temperatures, [1500.0, 3000.0])
+    for temperature in (1500.0, 3000.0):
+        there = dataclasses.replace(system, temperature=temperature)
+        own = there.exchange_chains(there.initial_states(12, rng), 20, 30, rng).observables[:, 10:]
+        value = own[..., 3].mean(axis=1)
+        ours = cooled.mean_order(temperature, 3)
+        error = math.hypot(ours.standard_error, value.std(ddof=1) / math.sqrt(12))
+        assert abs(ours.value - value.mean()) < 4 * error
+        planted = cooled.mean_order(4500 - temperature, 3)
+        assert abs(planted.value - value.mean()) > 4 * error
+
+
+# All steps
+
+
+@pytest.fixture(scope="module")
+def learned():
+    small = {
+        T: RECIPE.small_runs(dataclasses.replace(LARGE, temperature=T), np.random.default_rng(1))
+        for T in (3000.0, 2000.0)
+    }
+    return small, RECIPE.learn(LARGE, small, np.random.default_rng(2))
+
+
+def test_learned_paths_start_disordered_and_order(learned):
+    small, model = learned
+    np.testing.assert_array_equal(model.temperatures, [2000.0, 3000.0])
+    times = np.linspace(0, 6, 25) * small[2000.0].relaxation_time
+    paths = model.paths(2000.0, times, 20, np.random.default_rng(0))
+    assert paths.paths.shape == (2, 1, 20, 25, 6)
+    np.testing.assert_allclose(paths.paths[:, 0, :, 0][..., list(alloy.LIKE)], 0, atol=1e-12)
+    late = alloy.late_order(paths)
+    assert late[3].value < -0.4 and late[5].value < -0.2  # of all sizes about -0.74 and -0.44
+    bonds = alloy.vacancy_bonds(paths.paths, LARGE.composition()[1:])
+    np.testing.assert_allclose(bonds, np.broadcast_to(bonds[0, 0, 0, 0], bonds.shape), atol=1e-9)
+    assert bonds[0, 0, 0, 0].mean() == pytest.approx(8 / 1023, rel=0.01)
+    times = times / small[2000.0].relaxation_time * small[3000.0].relaxation_time
+    hotter = model.paths(3000.0, times, 20, np.random.default_rng(0))
+    assert alloy.late_order(hotter)[3].value > late[3].value
+
+
+def test_only_states_at_rest_are_relaxed(learned):
+    """Unrelaxed tiles cover the way from random solutions; relaxed ones none of its beginning."""
+    small, _ = learned
+    there = dataclasses.replace(LARGE, temperature=2000.0)
+    large = RECIPE.large_snapshots(there, small[2000.0], np.random.default_rng(3))
+    order = there.observables(large.states)[:, 3].reshape(2, -1)
+    assert order[0].max() > -0.2 and order[1].max() < -0.35
+    assert set(large.groups) <= {0, 1, 2, 3}
+    rest = np.unique(small[2000.0].alike()[small[2000.0].late()])
+    assert rest.min() >= np.floor(6 * np.log2(65))
+
+
+def test_learning_repeats_bit_by_bit(learned):
+    small, model = learned
+    again = RECIPE.learn(LARGE, small, np.random.default_rng(2))
+    z = np.zeros((1, 3))
+    for one, two in zip(model.at(2500.0), again.at(2500.0), strict=True):
+        np.testing.assert_array_equal(one.drift(z), two.drift(z))
+
+
+def test_temperature_outside_the_training_range_warns(learned):
+    _, model = learned
+    with pytest.warns(UserWarning, match="outside the training range"):
+        model.at(1500.0)
+
+
+def test_lags_and_sizes_are_compared(learned):
+    small, _ = learned
+    there = dataclasses.replace(LARGE, temperature=2000.0)
+    times = np.linspace(0, 4, 9) * small[2000.0].relaxation_time
+    rng = np.random.default_rng(0)
+    lags = alloy.lag_study(there, RECIPE, small[2000.0], [100], ["ghost"], times, -0.7, rng)
+    assert lags["ghost"]["relaxation"][0].value > 0 and lags["ghost"]["diffusion"][0].value > 0
+    for cells in (8, 16):
+        paths, direct = alloy.compare_size(
+            there.resized(cells), RECIPE, small[2000.0], times, 8, 2, rng
+        )
+        assert paths.paths.shape == (2, 1, 8, 9, 6)
+        assert isinstance(direct, Trajectories) and direct.observables.shape[1:] == (9, 6)
