@@ -9,13 +9,20 @@ from macrodyn_lib.parameters import NOTEBOOKS, resolve, run_id
 from macrodyn_lib.report import format_reference, format_value
 from macrodyn_lib.study import ROOT, Results
 
-STUDIES = sorted(NOTEBOOKS)
+AWAITING = {"08_nbmota"}  # not run at preset paper yet
+STUDIES = sorted(set(NOTEBOOKS) - AWAITING)
 
 
 def paper_results(notebook: str) -> Results:
     """The run of preset paper with default parameters."""
     name = run_id(notebook, resolve(notebook, {"preset": "paper"}))
     return Results.read(ROOT / "papermill_runs" / notebook / name / "results.json")
+
+
+@pytest.mark.parametrize("notebook", sorted(AWAITING))
+def test_study_that_awaits_its_run_has_none(notebook: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        paper_results(notebook)
 
 
 @pytest.mark.parametrize("notebook", STUDIES)
