@@ -262,8 +262,7 @@ run.figure(figure, "clock")
 # autocorrelation, from direct simulation.
 
 # %% tags=["nbval-ignore-output"]
-boundaries = ("ghost", "buffer", "periodic")
-lengths = (run.patch_duration, 2.0, 7.0) if every else (run.patch_duration, 7.0)
+boundaries, lengths = ("ghost", "buffer", "periodic"), (run.patch_duration, 2.0, 7.0)
 choices = [(boundary, length) for boundary in boundaries for length in lengths]
 ratios = (0.25, 0.5, 1.0, 2.0)
 tasks = {(b, d): (system, recipe.but(boundary=b, duration=d), true_snapshots) for b, d in choices}
