@@ -280,10 +280,9 @@ def fit_reversible_sde(
     if not moments.scatter_is_noise:
         raise ValueError("scatter_is_noise = False: Sigma needs rates or twins")
     scale = float(moments.n_patches if noise_scale is None else noise_scale)
-    sign = np.where(moments.latents[:, 0] < 0, -1.0, 1.0)
-    z = moments.latents * np.column_stack([sign, np.ones_like(sign)])
-    durations = moments.durations[:, None]
-    rates = moments.means / durations * np.column_stack([sign, np.ones_like(sign)])
+    moments = moments.folded(np.array([-1.0, 1.0]))
+    z, durations = moments.latents, moments.durations[:, None]
+    rates = moments.means / durations
     sigma = moments.scatters / (scale * durations[:, :, None])
     weights = np.sqrt(moments.counts * moments.durations)
 
@@ -301,7 +300,7 @@ def fit_reversible_sde(
     covariances = [
         fitted(mm, mm, ones),
         fitted(rr, rr, ones),
-        fitted(sign * sigma[:, 0, 1], np.sqrt(mm * rr), z[:, 0]),
+        fitted(sigma[:, 0, 1], np.sqrt(mm * rr), z[:, 0]),
     ]
     lowest, highest = _ranges(z, float(width))
     blank = ReversibleSDE(
