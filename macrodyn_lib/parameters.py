@@ -310,7 +310,7 @@ class IsingCriticalityParameters(StudyParameters):
         "quick": {"snapshots": 2048, "relax_duration": 200, "rounds": 200, "continuations": 8,
                   "wolff_samples": 400, "window": 10000, "rollouts": 128, "scope": "all"},
         "paper": {"snapshots": 4096, "relax_duration": 400, "rounds": 800, "continuations": 16,
-                  "wolff_samples": 1000, "window": 20000, "rollouts": 256, "scope": "all"},
+                  "wolff_samples": 4000, "window": 20000, "rollouts": 256, "scope": "all"},
     }  # fmt: skip
     side: Annotated[int, Field(ge=4)] = 64
     patch_side: Annotated[int, Field(ge=4)] = 16

@@ -333,6 +333,14 @@ def test_cluster_updates_have_exact_energy(temperature):
     assert abs(oracles.z_of_mean(paths.observables[..., 0].mean(axis=1), 0)) < 4
 
 
+def test_cluster_updates_forget_their_start_on_a_large_lattice():
+    """128 x 128 near T_c after a few hundred clusters, which from random spins are all tiny."""
+    system = Ising(side=128, temperature=2.27, field=0.0)
+    walls = system.wolff_chains(48, 10, np.random.default_rng(7), warm_up=20).observables[..., 1]
+    energy = domain_wall_density(kaufman_energy(128, 2.27))
+    assert abs(oracles.z_of_mean(walls.mean(axis=1), energy)) < 4
+
+
 def test_n_fold_way_reaches_exact_energy():
     """Of 16 x 16 spins at T = 2.5, where the slowest relaxation takes some 100 units of time."""
     system = Ising(side=16, field=0.0)
