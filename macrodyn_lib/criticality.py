@@ -177,6 +177,14 @@ def law_estimates(
     return {name: estimate(name) for name in values(tuple(blocks))}
 
 
+def learned_law(
+    system: Ising, snapshots: Snapshots, tile: int, rounds: int, rng: np.random.Generator
+) -> dict[str, Estimate]:
+    """``law_estimates``, the clock too, of rates that are recorded while LocalRelax goes on."""
+    _, rates = relaxing_rates(system, snapshots, tile, rounds, rng, "record rates")
+    return law_estimates(rates, system, clock=True)
+
+
 def of_magnetizations(m: np.ndarray, system: Ising) -> dict[str, float]:
     """The same moments of a sample of magnetizations, any shape."""
     return {

@@ -278,11 +278,11 @@ class IsingParameters(StudyParameters):
 class IsingAblationParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 1024, "members": 2, "rollouts": 8, "training_steps": 100,
-                  "continuations": 2, "records": 2, "window": 200, "scope": "few"},
+                  "continuations": 2, "records": 30, "window": 200, "scope": "few"},
         "quick": {"snapshots": 8192, "members": 4, "rollouts": 32, "training_steps": 600,
-                  "continuations": 2, "records": 4, "window": 1000, "scope": "few"},
+                  "continuations": 2, "records": 100, "window": 1000, "scope": "few"},
         "paper": {"snapshots": 40960, "members": 4, "rollouts": 64, "training_steps": 2000,
-                  "continuations": 4, "records": 8, "window": 3000, "scope": "all"},
+                  "continuations": 4, "records": 160, "window": 3000, "scope": "all"},
     }  # fmt: skip
     side: Annotated[int, Field(ge=4)] = 64
     patch_side: Annotated[int, Field(ge=4)] = 16
