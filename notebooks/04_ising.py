@@ -111,31 +111,40 @@ figure
 
 # %% [markdown]
 # **How good are they?** Upsampled snapshots of small lattices *in equilibrium*, for one duration of
-# LocalRelax each, beside true snapshots of the large lattice. (For the reader: nothing here is used
-# in training.)
+# LocalRelax each, beside true snapshots of the large lattice; and, after one time unit of it, those that
+# come from other small lattices. (For the reader: nothing here is used in training.)
 
 # %% tags=["nbval-ignore-output"]
-tried = (0.15, 1.0, 10.0)
+tried, count = (0.15, 1.0, 10.0), min(run.snapshots, 4096) // 2
+sides = [run.side // n for n in (1, 2, 4, 8) if run.side % n == 0 and run.side // n >= 4]
 with run.timed("quality"):
-    pools = pipeline.upsampling_quality(
-        system, recipe, tried, min(run.snapshots, 4096) // 2, run.stream("quality")
-    )
-quality = {
-    "true" if key == 0 else f"{key:g} time units": pipeline.quality(system, pool)
-    for key, pool in pools.items()
-}
+    pools = pipeline.upsampling_quality(system, recipe, tried, count, run.stream("quality"))
+    from_side = {
+        s: pipeline.upsampling_quality(
+            system, recipe.but(patch_side=s), (1.0,), count, run.stream("quality", s)
+        )[1.0]
+        for s in sides[1:]
+    }  # fmt: skip
+
+# %% tags=["nbval-ignore-output"]
+by_time = {"true": pools[0]} | {f"{time:g} time units": pools[time] for time in tried}
+quality = {label: pipeline.quality(system, pool) for label, pool in by_time.items()}
 run.figure(md.plotting.quality_of_snapshots(quality), "upsampling_quality")
 
 # %% tags=["nbval-ignore-output"]
-domain_walls = {
-    key: statistics.mean_estimate(system.observables(pool.states)[:, 1])
-    for key, pool in pools.items()
-}
-print({f"{key:g}" if key else "true": str(value) for key, value in domain_walls.items()})
-run.check(
-    "upsampling.rho", domain_walls[1.0], reference=domain_walls[0], kind="simulation",
-    relative=0.05, z=3,
-)  # fmt: skip
+by_side = {"true": pools[0]} | {f"from {s}²": pool for s, pool in from_side.items()}
+quality = {label: pipeline.quality(system, pool) for label, pool in by_side.items()}
+run.figure(md.plotting.quality_of_snapshots(quality), "upsampling_by_side")
+
+# %% tags=["nbval-ignore-output"]
+wall_density = lambda pool: statistics.mean_estimate(system.observables(pool.states)[:, 1])  # noqa: E731
+print({name: str(wall_density(pool)) for name, pool in (by_time | by_side).items()})
+judged = {"upsampling.rho": pools[1.0]} | {f"upsampling.{s}.rho": p for s, p in from_side.items()}
+for name, pool in judged.items():
+    run.check(
+        name, wall_density(pool), reference=wall_density(pools[0]), kind="simulation",
+        relative=0.05, z=3,
+    )  # fmt: skip
 
 # %% [markdown]
 # ## 3. Closures
@@ -312,7 +321,6 @@ run.figure(figure, "lag_time")
 # The whole pipeline again for other patch sides, each with its own small simulations.
 
 # %% tags=["nbval-ignore-output"]
-sides = [run.side // n for n in (1, 2, 4, 8) if run.side % n == 0 and run.side // n >= 4]
 with run.timed("ablation"):
     # lambda = K of each side, whatever was chosen for the main run
     recipes = {s: fewer.but(patch_side=s, noise_scale=None) for s in sides}
