@@ -9,7 +9,6 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -95,7 +94,7 @@ def relaxing_rates(
 
     parts = map_chunks(run, len(snapshots), rng, chunk=ROWS, description=description)
     last = Snapshots(states=np.concatenate([part[0] for part in parts]), groups=snapshots.groups)
-    return last, in_cells(joined([part[1] for part in parts]), system)
+    return last, in_cells(IncrementMoments.concatenate([part[1] for part in parts]), system)
 
 
 def sampled_increments(
@@ -123,15 +122,6 @@ def in_cells(moments: IncrementMoments, system: Ising) -> IncrementMoments:
     """
     halves = moments.folded(np.array([-1.0, 1.0]))
     return halves.coarsened(np.array([1 / 80, 0.1 / system.side]), by_group=True)
-
-
-def joined(parts: Sequence[IncrementMoments]) -> IncrementMoments:
-    """The rows of all parts."""
-    names = ("latents", "means", "scatters", "durations", "counts", "groups")
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in names
-    }
-    return dataclasses.replace(parts[0], **columns)
 
 
 def learn(moments: IncrementMoments, system: Ising, *, degree: int | None = None) -> ReversibleSDE:

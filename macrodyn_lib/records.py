@@ -426,23 +426,17 @@ class IncrementMoments:
 
     @classmethod
     def concatenate(cls, parts: Sequence["IncrementMoments"]) -> Self:
-        """All increments of records of the same kind in one; groups of different ones differ.
+        """All increments of records of the same kind in one; groups are kept as they are.
 
         Raises: ValueError: they have not the same n_patches or scatter_is_noise.
         """
         kinds = {(part.n_patches, part.scatter_is_noise) for part in parts}
         if len(kinds) != 1:
             raise ValueError(f"(n_patches, scatter_is_noise) = {kinds}: must be the same for all")
-        groups, offset = [], 0
-        for part in parts:
-            assert part.groups is not None  # set in __post_init__
-            groups.append(part.groups + offset)
-            offset += int(part.groups.max()) + 1
-        names = ("latents", "means", "scatters", "durations", "counts")
+        names = ("latents", "means", "scatters", "durations", "counts", "groups")
         return cls(
             **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
             parameters=np.concatenate([part.conditions for part in parts]),
-            groups=np.concatenate(groups),
             n_patches=parts[0].n_patches,
             scatter_is_noise=parts[0].scatter_is_noise,
         )
