@@ -1176,7 +1176,8 @@ def scaling_with_size(
 
     For each size: late snapshots of the small system near the fixed point, enlarged and relaxed in
     tiles; some patches of each evolved among their neighbours, twice (twins); a linear SDE of the
-    observables fitted with lambda = K; its stationary law by Lyapunov's equation.
+    observables fitted with lambda = K; the stationary law of its rollouts in steps of the pairs'
+    duration, by Lyapunov's equation.
 
     Returns: size -> {"std_u", "std_v": Estimate, "n_patches": K, "seconds": a snapshot}.
     """
@@ -1210,7 +1211,7 @@ def scaling_with_size(
             groups=np.repeat(np.arange(snapshots), patches_per_snapshot),
         )
         fits = fit_ensemble(pairs, LinearSDE(2), members=recipe.members, rng=fit_rng)
-        deviations = np.array([_stationary_std(fit) for fit in fits])
+        deviations = np.array([_stationary_std(fit, recipe.duration) for fit in fits])
         results[size] = {
             "std_u": mean_estimate(deviations[:, 0]),
             "std_v": mean_estimate(deviations[:, 1]),
@@ -1249,10 +1250,17 @@ def _sampled_patches(
     return first, second
 
 
-def _stationary_std(fit: FittedSDE) -> np.ndarray:
-    """Standard deviations of the stationary law of a linear SDE."""
+def _stationary_std(fit: FittedSDE, step: float) -> np.ndarray:
+    """Standard deviations of the stationary law of a linear SDE, rolled out in steps h.
+
+        P = (1 + h A) P (1 + h A)' + h Sigma
+
+    With h the duration of the pairs one step is the learned map. Taken for the rate of a process in
+    continuous time, the slope (e^{Jh} - 1) / h of oscillations has too much damping.
+    """
     slope, _, root = fit.linear_coefficients()
-    return np.sqrt(np.diag(scipy.linalg.solve_continuous_lyapunov(slope, -root @ root.T)))
+    propagator = np.eye(len(slope)) + step * slope
+    return np.sqrt(np.diag(scipy.linalg.solve_discrete_lyapunov(propagator, step * root @ root.T)))
 
 
 def covering_ranges(conditions: Sequence[Sequence[float]]) -> dict[str, tuple[float, float]]:
