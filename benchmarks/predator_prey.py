@@ -34,8 +34,8 @@ from macrodyn_lib.closure import fit_two_field_closure
 
 SYSTEM, BATCH = PredatorPrey(n_cells=200), 50
 PATCHING = Patching(side=40)
-# Of the published 100 epochs. Rates are per pair; ours include preparing the data, which is done once
-# however long the training: as if 20 epochs were all. The plain side prepares nothing.
+# Of the published 100. Rates are per pair; ours include preparing the data, done once however long
+# the training: as if 20 epochs were all. The plain side prepares nothing.
 EPOCHS, PLAIN_EPOCHS = 20, 1
 
 
