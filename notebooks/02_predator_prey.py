@@ -266,11 +266,11 @@ run.figure(figure, "ours_and_naive")
 # %% tags=["nbval-ignore-output"]
 first_sets = ours.pooled()[:, :50, 20] / scale  # at t = 10
 p_values = [
-    statistics.mmd_permutation_test(x, y, run.stream("permutation", i), permutations=500)
+    statistics.mmd_permutation_test(x, y, run.stream("permutation", i), permutations=200)
     for i, (x, y) in enumerate(zip(first_sets, direct.paths[0, :, :, 20] / scale, strict=True))
 ]
 smallest = min(p_values)
-error = np.sqrt(smallest * (1 - smallest) / 500)
+error = np.sqrt(smallest * (1 - smallest) / 200)
 run.report("mmd.t10.smallest_p_value", statistics.Estimate(smallest, error))
 print("p-values of equal laws at t = 10, for each start:", np.round(p_values, 2))
 
