@@ -34,7 +34,9 @@ from macrodyn_lib.closure import fit_two_field_closure
 
 SYSTEM, BATCH = PredatorPrey(n_cells=200), 50
 PATCHING = Patching(side=40)
-EPOCHS = 2
+# Of the published 100. Rates are per pair; ours include preparing the data, done once however long
+# the training: as if 20 epochs were all. The plain side prepares nothing.
+EPOCHS, PLAIN_EPOCHS = 20, 1
 
 
 def _snapshots(trajectories: int, seed: int) -> Snapshots:
@@ -106,17 +108,20 @@ TRAINING = latent_pairs(_snapshots(160, 4), 5)
 
 
 def training() -> int:
-    """Our epochs: the K pairs of a snapshot share its latent and merge."""
-    rows, batch = len(TRAINING) // 5, 4096
-    steps = EPOCHS * -(-rows // batch)
+    """Our epochs: the K pairs of a snapshot share its latent and merge.
+
+    A step takes a batch of merged rows; counted are the pairs in the batches of all steps.
+    """
+    pairs_per_row, batch = 5, 4096
+    steps = EPOCHS * len(TRAINING) // (pairs_per_row * batch)
     settings = TrainingSettings(steps=steps, batch=batch, check_every=steps)
     fit_sde(TRAINING, MLPSDE(4), rng=np.random.default_rng(1), settings=settings)
-    return EPOCHS * len(TRAINING)
+    return steps * batch * pairs_per_row
 
 
 def plain_training() -> int:
     """Epochs in the published manner, of the same pairs, one by one."""
-    return published_training(TRAINING, epochs=EPOCHS)
+    return published_training(TRAINING, epochs=PLAIN_EPOCHS)
 
 
 BENCHMARKS: list[Callable[[], Comparison]] = [

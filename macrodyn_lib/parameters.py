@@ -167,8 +167,8 @@ class PredatorPreyParameters(StudyParameters):
                   "training_steps": 150, "direct_sets": 4, "variants": "few"},
         "quick": {"snapshots": 12000, "continuations": 16, "members": 3, "rollouts": 25,
                   "training_steps": 800, "direct_sets": 4, "variants": "few"},
-        "paper": {"snapshots": 48000, "continuations": 128, "members": 4, "rollouts": 50,
-                  "training_steps": 5000, "direct_sets": 6, "variants": "all"},
+        "paper": {"snapshots": 48000, "continuations": 128, "members": 4, "rollouts": 400,
+                  "training_steps": 5000, "direct_sets": 32, "variants": "all"},
     }  # fmt: skip
     a: Positive = 3
     b: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.4

@@ -1050,34 +1050,35 @@ def discrepancies(
     scale: np.ndarray,
     *,
     components: int | None = None,
+    biased: bool = True,
 ) -> np.ndarray:
-    """Squared MMD (biased, the paper's) between predicted and direct latents, (B, T).
+    """Squared MMD between predicted and direct latents, (B, T).
 
     The prediction is that of the ensemble: sets of as many paths as a direct set has, dealt from
     all members alike; the mean over the sets, each against one direct set.
 
     scale: (d,), of the training latents.  components: the first few of them only; None: all.
+    biased: the paper's estimator, whose value for equal laws is the floor; else 0 for equal laws.
     """
-    members, starts, replicas = paths.paths.shape[:3]
     kept = slice(None, components)
     size = direct.paths.shape[2]
-    pooled = paths.paths[..., kept].transpose(1, 2, 0, 3, 4)  # replicas outside, members inside
-    pooled = pooled.reshape(starts, members * replicas, *pooled.shape[3:]) / scale[kept]
+    pooled = paths.pooled()[..., kept] / scale[kept]
     truth = direct.paths[..., kept] / scale[kept]
     count = pooled.shape[1] // size
     if count == 0:
-        raise ValueError(f"{members * replicas} paths a start: must be >= {size}, a direct set")
+        raise ValueError(f"{pooled.shape[1]} paths a start: must be >= {size}, a direct set")
     return np.array([
         [
             np.mean([
                 maximum_mean_discrepancy(
-                    pooled[b, q * size : (q + 1) * size, t], truth[q % len(truth), b, :, t]
+                    pooled[b, q * size : (q + 1) * size, t], truth[q % len(truth), b, :, t],
+                    biased=biased,
                 )
                 for q in range(count)
             ])
             for t in range(len(paths.times))
         ]
-        for b in range(starts)
+        for b in range(len(pooled))
     ])  # fmt: skip
 
 
@@ -1087,17 +1088,18 @@ def discrepancy_estimates(
     scale: np.ndarray,
     *,
     components: int | None = None,
+    biased: bool = True,
 ) -> tuple[np.ndarray, list[Estimate], Estimate]:
     """Squared MMD (B, T); its mean over time for each start, and over all, with jackknife errors.
 
     The errors are over the members: what another fit of as many members would change.
     """
-    values = discrepancies(paths, direct, scale, components=components)
+    values = discrepancies(paths, direct, scale, components=components, biased=biased)
     members = len(paths.paths)
     without = np.array([
         discrepancies(
             dataclasses.replace(paths, paths=np.delete(paths.paths, r, axis=0)), direct, scale,
-            components=components,
+            components=components, biased=biased,
         ).mean(axis=1)
         for r in range(members)
     ])  # (R, B)  # fmt: skip
@@ -1139,21 +1141,25 @@ def with_noise_scale(
 
 
 def best_noise_scale(curves: Mapping[float, Estimate]) -> Estimate:
-    """Where a parabola in log lambda through the lowest value and its neighbours has its minimum.
+    """Where a parabola in 1 / lambda through the lowest value and its neighbours has its minimum.
 
-    Its error follows from those of the three values. curves: at least three lambda, ascending.
+    Sigma is proportional to 1 / lambda, and the unbiased squared MMD of two laws is quadratic in
+    how much their covariances differ, if that is little. (The biased one also falls with the spread
+    of the prediction itself, so that its minimum lies above the true lambda.)
+
+    The error follows from those of the three values. curves: at least three lambda, ascending.
     """
     scales, estimates = list(curves), list(curves.values())
     values = np.array([estimate.value for estimate in estimates])
     middle = min(max(int(np.argmin(values)), 1), len(values) - 2)
     near = slice(middle - 1, middle + 2)
-    logs = np.log(scales[near])
+    inverse = 1 / np.array(scales[near])
 
     def minimum(three: np.ndarray) -> float:
-        curvature, slope, _ = np.polyfit(logs, three, 2)
+        curvature, slope, _ = np.polyfit(inverse, three, 2)
         if curvature <= 0:
-            return float(np.exp(logs[int(np.argmin(three))]))
-        return float(np.exp(np.clip(-slope / (2 * curvature), logs[0], logs[-1])))
+            return float(1 / inverse[int(np.argmin(three))])
+        return float(1 / np.clip(-slope / (2 * curvature), inverse[-1], inverse[0]))
 
     best = minimum(values[near])
     errors = [estimates[i].standard_error or 0.0 for i in range(middle - 1, middle + 2)]
@@ -1176,7 +1182,8 @@ def scaling_with_size(
 
     For each size: late snapshots of the small system near the fixed point, enlarged and relaxed in
     tiles; some patches of each evolved among their neighbours, twice (twins); a linear SDE of the
-    observables fitted with lambda = K; its stationary law by Lyapunov's equation.
+    observables fitted with lambda = K; the stationary law of its rollouts in steps of the pairs'
+    duration, by Lyapunov's equation.
 
     Returns: size -> {"std_u", "std_v": Estimate, "n_patches": K, "seconds": a snapshot}.
     """
@@ -1210,7 +1217,7 @@ def scaling_with_size(
             groups=np.repeat(np.arange(snapshots), patches_per_snapshot),
         )
         fits = fit_ensemble(pairs, LinearSDE(2), members=recipe.members, rng=fit_rng)
-        deviations = np.array([_stationary_std(fit) for fit in fits])
+        deviations = np.array([_stationary_std(fit, recipe.duration) for fit in fits])
         results[size] = {
             "std_u": mean_estimate(deviations[:, 0]),
             "std_v": mean_estimate(deviations[:, 1]),
@@ -1228,16 +1235,15 @@ def _sampled_patches(
     count: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Twin increments (count, 2) of patches of one large state (1, n, 2), as evenly as possible.
+    """Twin increments (count, 2) of patches of one large state (1, n, 2), spread evenly over it.
 
-    Only a patch and its two neighbours are copied, which is all that it sees. (At an end of the
-    domain the cell beyond it is the outermost one at its snapshot value.)
+    An enlarged state varies along the domain far more than its mean does from one state to another,
+    so that patches drawn at random would not stand for the whole. Only a patch and its two
+    neighbours are copied, which is all that it sees. (At an end of the domain the cell beyond it is
+    the outermost one at its snapshot value.)
     """
     n_patches = system.n_cells // side
-    if count >= n_patches:
-        chosen = np.arange(count) % n_patches  # else single patches would stand for the whole
-    else:
-        chosen = rng.choice(n_patches, size=count, replace=False)
+    chosen = ((np.arange(count) + rng.random()) * (n_patches / count)).astype(np.int64)
     cells = side * chosen[:, None] + np.arange(-side, 2 * side)
     windows = states[0, np.clip(cells, 0, system.n_cells - 1)]  # (count, 3 side, 2)
     middle = Patch(start=(side,), shape=(side,), lattice_shape=(3 * side,))
@@ -1249,10 +1255,17 @@ def _sampled_patches(
     return first, second
 
 
-def _stationary_std(fit: FittedSDE) -> np.ndarray:
-    """Standard deviations of the stationary law of a linear SDE."""
+def _stationary_std(fit: FittedSDE, step: float) -> np.ndarray:
+    """Standard deviations of the stationary law of a linear SDE, rolled out in steps h.
+
+        P = (1 + h A) P (1 + h A)' + h Sigma
+
+    With h the duration of the pairs one step is the learned map. Taken for the rate of a process in
+    continuous time, the slope (e^{Jh} - 1) / h of oscillations has too much damping.
+    """
     slope, _, root = fit.linear_coefficients()
-    return np.sqrt(np.diag(scipy.linalg.solve_continuous_lyapunov(slope, -root @ root.T)))
+    propagator = np.eye(len(slope)) + step * slope
+    return np.sqrt(np.diag(scipy.linalg.solve_discrete_lyapunov(propagator, step * root @ root.T)))
 
 
 def covering_ranges(conditions: Sequence[Sequence[float]]) -> dict[str, tuple[float, float]]:

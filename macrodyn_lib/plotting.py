@@ -501,7 +501,7 @@ def discrepancies(
 
     by_scale: lambda -> (T,).  floor: (T,), between direct sets.  averages: lambda -> Estimate.
     """
-    figure, (left, right) = panels(2, width=5)
+    figure, (left, right) = panels(2, width=5.4)
     shades = plt.get_cmap("cividis")(np.linspace(0, 0.9, len(by_scale)))
     for (scale, values), shade in zip(by_scale.items(), shades, strict=True):
         chosen = scale == n_patches
@@ -522,7 +522,9 @@ def discrepancies(
     right.minorticks_off()
     for panel in (left, right):
         panel.set_yscale("log")
-    label(left, "time (1/growth rate of prey)", "squared MMD", "Laws of the latents, nine waves")
+    label(left, "time (1/growth rate of prey)", "squared MMD", "Laws of the latents", legend=False)
+    # beside the panel: curves of all heights leave no room inside
+    left.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     label(right, "noise scale λ", "squared MMD, mean over time")
     return figure
 

@@ -209,6 +209,23 @@ class EnsemblePaths:
             late, lambda kept: relaxation_time(kept.reshape(-1, kept.shape[-1]), spacing)
         )
 
+    def in_sets(self, size: int) -> "EnsemblePaths":
+        """The replicas of each member in sets of ``size`` (at most), each a member of its own.
+
+        Standard errors are then those of finitely many paths, and hardly those of the fit.
+        """
+        members, starts, replicas, *rest = self.paths.shape
+        size = min(size, replicas)
+        count = replicas // size
+        kept = self.paths[:, :, : count * size].reshape(members, starts, count, size, *rest)
+        paths = kept.swapaxes(1, 2).reshape(members * count, starts, size, *rest)
+        return EnsemblePaths(times=self.times, paths=paths)
+
+    def pooled(self) -> np.ndarray:
+        """Paths of all members from each start, (B, n R, T, d), one of each member in turn."""
+        members, starts, replicas, *rest = self.paths.shape
+        return self.paths.transpose(1, 2, 0, 3, 4).reshape(starts, replicas * members, *rest)
+
     def until(self, time: float) -> "EnsemblePaths":
         """The paths up to ``time``."""
         kept = self.times <= time

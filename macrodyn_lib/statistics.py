@@ -49,6 +49,28 @@ def mean_estimate(values: np.ndarray) -> Estimate:
     return Estimate(float(values.mean()), error, len(values))
 
 
+def ratio(first: Estimate, second: Estimate) -> Estimate:
+    """Quotient of two independent estimates, its error to first order."""
+    errors = [(e.standard_error or 0.0) / e.value for e in (first, second)]
+    value = first.value / second.value
+    return Estimate(value, abs(value) * math.hypot(*errors), first.members)
+
+
+def power_law(values: Sequence[Estimate], x: Sequence[float]) -> Estimate:
+    """Exponent p of value ~ x^p: weighted straight line through independent logarithms.
+
+    values: positive, each with a standard error > 0.
+    """
+    logs = np.log([e.value for e in values])
+    errors = np.array([(e.standard_error or 0.0) / e.value for e in values])
+    design = np.vander(np.log(x), 2) / errors[:, None]
+    # what the slope is of the logarithms, so that its error is known too
+    weights = np.linalg.pinv(design)[0] / errors
+    return Estimate(
+        float(weights @ logs), float(np.linalg.norm(weights * errors)), values[0].members
+    )
+
+
 def jackknife(members: np.ndarray, estimator: Callable[[np.ndarray], float]) -> Estimate:
     """An estimator of data pooled over independent members, with its jackknife standard error.
 

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 
 from macrodyn_lib import pipeline
 from macrodyn_lib.exact import PredatorPreyExact
-from macrodyn_lib.fitting import TrainingSettings
+from macrodyn_lib.fitting import TrainingSettings, fit_sde
+from macrodyn_lib.records import LatentPairs
 from macrodyn_lib.rollouts import EnsemblePaths
+from macrodyn_lib.sde import LinearSDE
 from macrodyn_lib.statistics import Estimate, maximum_mean_discrepancy
 from macrodyn_lib.systems.predator_prey import PredatorPrey
 
@@ -87,10 +90,31 @@ def test_discrepancy_compares_sets_of_all_members_with_direct_sets():
 
 
 def test_best_noise_scale_is_the_minimum_of_the_parabola():
-    curve = {s: Estimate(1 + np.log(s / 5) ** 2, 0.01, 8) for s in (1.0, 2.5, 5.0, 10.0, 20.0)}
+    scales = (1.0, 2.5, 5.0, 10.0, 20.0)
+    curve = {s: Estimate((5 / s - 0.8) ** 2, 0.01, 8) for s in scales}
     best = pipeline.best_noise_scale(curve)
-    assert best.value == pytest.approx(5.0)
-    assert 0 < best.standard_error < 0.2
+    assert best.value == pytest.approx(5 / 0.8)
+    assert 0 < best.standard_error < 0.3
+
+
+def test_unbiased_discrepancy_is_lowest_at_the_true_spread_and_biased_above_it():
+    # spreads far below the bandwidths, as in the study; the prediction scatters sqrt(5 / lambda)
+    # times as much as the truth, so that lambda = 5 is right
+    rng = np.random.default_rng(5)
+    times, shape = np.arange(1.0), (80, 1, 25, 1, 4)
+    direct = EnsemblePaths(times=times, paths=0.05 * rng.normal(size=shape))
+    draws = 0.05 * rng.normal(size=shape)
+    best = {}
+    for biased in (False, True):
+        curve = {}
+        for scale in (2.5, 5.0, 10.0):
+            paths = EnsemblePaths(times=times, paths=np.sqrt(5 / scale) * draws)
+            value = pipeline.discrepancies(paths, direct, np.ones(4), biased=biased).mean()
+            curve[scale] = Estimate(value)
+        best[biased] = pipeline.best_noise_scale(curve).value
+    # the parabola's own error is 4 % here (by the Gaussian integrals), noise the rest
+    assert best[False] == pytest.approx(5, rel=0.12)
+    assert best[True] > 6.5  # planted: the other estimator
 
 
 @pytest.mark.parametrize(
@@ -123,3 +147,42 @@ def test_learned_fluctuations_fall_with_the_root_of_the_size():
             # 15 %: small domains, frozen ends of patches of 8 cells; z = 4 of 4 members
             slack = 0.15 * expected + 4 * estimate.standard_error
             assert abs(estimate.value - expected) < slack
+
+
+def test_stationary_std_is_that_of_rollouts_in_steps_of_the_pairs():
+    # the map of an oscillating process over h = 0.3: exp(J h) and its covariance over one step
+    exact, h = PredatorPreyExact(n_cells=1), 0.3
+    slope = exact.slopes()[0]
+    propagator, covariance = scipy.linalg.expm(slope * h), exact.mean_covariance()
+    kick = covariance - propagator @ covariance @ propagator.T
+    rng = np.random.default_rng(6)
+    latents = rng.normal(size=(200_000, 2)) * 0.03
+    noise = rng.multivariate_normal(np.zeros(2), kick, size=(2, len(latents)))
+    moved = latents @ (propagator - np.eye(2)).T + noise
+    pairs = LatentPairs(
+        latents=latents, increments=moved[0], twins=moved[1], n_patches=1,
+        durations=np.full(len(latents), h),
+    )  # fmt: skip
+    fit = fit_sde(pairs, LinearSDE(2), rng=rng)
+    expected = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose(pipeline._stationary_std(fit, h), expected, rtol=0.02)
+    # planted: the same fit in nearly continuous time, where the oscillation is damped too much
+    assert (pipeline._stationary_std(fit, 1e-4) < 0.9 * expected).all()
+
+
+@pytest.mark.parametrize("count", [7, 5, 3])
+def test_sampled_patches_are_spread_evenly_over_the_domain(count):
+    # without noise, every patch at another height, so that its increment tells which one it is
+    quiet = PredatorPrey(n_cells=40, noise=1e-12)
+    heights = np.repeat(np.linspace(0.3, 0.7, 5), 8)
+    states = np.stack([heights, np.full(40, 0.5)], axis=1)[None]
+    first, second = pipeline._sampled_patches(
+        quiet, states, 8, 0.01, count, np.random.default_rng(7)
+    )
+    assert first.shape == (count, 2)
+    np.testing.assert_allclose(first, second, atol=1e-9)
+    rate = heights * (0.5 - heights)
+    per_patch = 0.01 * rate.reshape(5, 8).mean(axis=1)
+    chosen = [int(np.abs(per_patch - x).argmin()) for x in first[:, 0]]
+    counts = np.bincount(chosen, minlength=5)
+    assert counts.max() - counts.min() <= 1 and list(chosen) == sorted(chosen)

@@ -222,3 +222,24 @@ def test_error_takes_every_nth_time_of_the_pooled_mean(ensemble):
     truth[:, 1::2] += 100  # seen only at odd times
     assert ensemble.error(truth, every=2).value == pytest.approx(0, abs=1e-25)
     assert ensemble.error(truth).value > 0.9
+
+
+def test_replicas_in_sets_have_the_error_of_counting_paths():
+    paths = np.random.default_rng(3).normal(size=(4, 2, 410, 3, 2))
+    ensemble = EnsemblePaths(times=np.arange(3.0), paths=paths)
+    sets = ensemble.in_sets(50)
+    assert sets.paths.shape == (32, 2, 50, 3, 2)
+    np.testing.assert_array_equal(sets.paths[9], paths[1, :, 50:100])
+    found = sets.std_at(1, 2.0)
+    assert abs(found.value - 1) < 4 / np.sqrt(2 * 1600)
+    # 31 degrees of freedom know the error 1 / sqrt(2 N) to 13 %
+    assert found.standard_error == pytest.approx(1 / np.sqrt(2 * 1600), rel=0.5)
+    few = dataclasses.replace(ensemble, paths=paths[:, :, :20])
+    np.testing.assert_array_equal(few.in_sets(50).paths, few.paths)
+
+
+def test_pooled_paths_are_dealt_from_all_members_in_turn():
+    paths = np.random.default_rng(4).normal(size=(3, 2, 5, 4, 2))
+    pooled = EnsemblePaths(times=np.arange(4.0), paths=paths).pooled()
+    assert pooled.shape == (2, 15, 4, 2)
+    np.testing.assert_array_equal(pooled[1, :4], np.stack([*paths[:, 1, 0], paths[0, 1, 1]]))

@@ -16,6 +16,8 @@ from macrodyn_lib.statistics import (
     mean_estimate,
     mmd_estimate,
     mmd_permutation_test,
+    power_law,
+    ratio,
     relative_error,
     relaxation_time,
     structure_factor,
@@ -250,3 +252,25 @@ def test_permutation_test_is_level_and_sees_a_shift():
 def test_discrepancy_raises_for_wrong_samples(x, y, bandwidths, message):
     with pytest.raises(ValueError, match=message):
         maximum_mean_discrepancy(x, y, bandwidths)
+
+
+def test_ratio_has_the_error_of_both():
+    found = ratio(Estimate(3.0, 0.03, 8), Estimate(2.0, 0.04, 30))
+    assert found.value == 1.5 and found.members == 8
+    assert found.standard_error == pytest.approx(1.5 * np.hypot(0.01, 0.02))
+
+
+def test_power_law_finds_the_exponent_within_its_error():
+    x, rng = np.array([1.0, 10.0, 100.0, 1000.0]), np.random.default_rng(2)
+    errors = np.array([0.01, 0.02, 0.05, 0.1])
+
+    def fit(exponent):
+        noise = 1 + errors * rng.standard_normal(4)
+        values = 2 * x**exponent * noise
+        return power_law([Estimate(v, e * v, 4) for v, e in zip(values, errors, strict=True)], x)
+
+    fits = [fit(-0.5) for _ in range(200)]
+    scores = np.array([(f.value + 0.5) / f.standard_error for f in fits])
+    assert abs(scores.mean()) < 4 / np.sqrt(200)  # false alarm 6e-5
+    assert 0.8 < scores.std() < 1.2
+    assert abs(fit(-0.6).value + 0.5) > 5 * fits[0].standard_error  # planted: another exponent
