@@ -458,7 +458,6 @@ run.figure(figure, "lag_time")
 factors = (1, 10, 100, 1000, 5000) if every else (1, 10)
 sizes = [run.n_large * factor for factor in factors]
 pool_size = 64 if every else 32
-pool_size = 64 if every else 32
 with run.timed("scaling"):
     scaling = pipeline.scaling_with_size(
         system, recipe.but(duration=0.1, members=pool_size // 8), sizes, snapshots=pool_size,
