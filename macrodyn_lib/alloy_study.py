@@ -7,6 +7,7 @@ part of the relaxation time, which changes by many orders of magnitude with temp
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -478,6 +479,12 @@ class LearnedAlloy:
     def at(self, temperature: float) -> list[FittedSDE]:
         """The members at a temperature; warns where that is outside the training range."""
         if len(self.temperatures) == 1:
+            if temperature != self.temperatures[0]:
+                warnings.warn(
+                    f"temperature = {temperature:g} K lies outside the training range, "
+                    f"{self.temperatures[0]:g} K alone: nothing depends on it",
+                    stacklevel=2,
+                )
             return self.members
         return [member.at([1000 / temperature]) for member in self.members]
 

@@ -357,7 +357,7 @@ class NbMoTaParameters(StudyParameters):
                   "max_hops": 4e5, "protocol_events": 1000000, "variants": "few"},
         "paper": {"temperatures": [600, 700, 800, 900, 1000, 1200, 1400, 1600, 2000, 2500, 3000],
                   "snapshots": 1200, "runs": 2, "members": 6, "rollouts": 64,
-                  "training_steps": 3000, "direct_runs": 12, "chains": 8, "sweeps": 400,
+                  "training_steps": 3000, "direct_runs": 10, "chains": 8, "sweeps": 400,
                   "ordering_sweeps": 4000, "sizes": [8, 16, 32, 64], "max_hops": 1e6,
                   "protocol_events": 5000000, "variants": "all"},
     }  # fmt: skip

@@ -259,6 +259,9 @@ def test_temperature_outside_the_training_range_warns(learned):
     _, model = learned
     with pytest.warns(UserWarning, match="outside the training range"):
         model.at(1500.0)
+    only = dataclasses.replace(model, temperatures=np.array([2000.0]))
+    with pytest.warns(UserWarning, match="outside the training range"):
+        only.at(2100.0)
 
 
 def test_lags_and_sizes_are_compared(learned):
