@@ -283,7 +283,7 @@ class AlloyRecipe:
     members: int
     settings: TrainingSettings
     max_hops: float = 1e6
-    sweeps: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    sweeps: tuple[float, ...] = (8.0,)  # heals the seams at 1000 K, too
     duration: float = 0.05
     longest_hops: float = 1000.0
     boundary: str = "buffer(4)"
