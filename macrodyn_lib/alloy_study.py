@@ -7,6 +7,7 @@ part of the relaxation time, which changes by many orders of magnitude with temp
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,13 +22,14 @@ from macrodyn_lib.rollouts import EnsemblePaths, rollout_ensemble
 from macrodyn_lib.sde import OnsagerNetSDE
 from macrodyn_lib.statistics import Estimate, binder_cumulant, jackknife, mean_estimate
 from macrodyn_lib.systems.nbmota import NbMoTa
-from macrodyn_lib.upsampling import relax_ladder, tile_snapshots
+from macrodyn_lib.upsampling import LocalRelax, relax_ladder, tile_snapshots
 
 PAIRS = NbMoTa.observable_names
 LIKE = (0, 3, 5)  # NbNb, MoMo, TaTa
-TOGETHER = 8  # large snapshots whose patches one thread evolves
+TOGETHER = 64  # patches that one thread evolves
 RECORDS = 128  # of a small run
 FIRST_HOPS = 64  # between records, before the spacing is doubled
+WAY = 3.0  # relaxation times from random solutions on: 1 - e^-3 of the way to rest
 
 # Short-range order predicted by the published models, n = 8192, from zero, 5 million events.
 PUBLISHED_ORDER = {
@@ -143,6 +145,12 @@ class SmallRuns:
         runs, records = self.trajectories.observables.shape[:2]
         return np.tile(np.arange(records) > records // 2, runs)
 
+    def on_the_way(self) -> np.ndarray:
+        """Which snapshots are of the first ``WAY`` relaxation times."""
+        times = self.trajectories.times
+        runs = len(self.trajectories.observables)
+        return np.tile(times <= WAY * self.relaxation_time, runs)
+
 
 def simulate_small_runs(
     system: NbMoTa,
@@ -223,16 +231,50 @@ def transient_time(times: np.ndarray, observables: np.ndarray, final: float | No
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LargeSnapshots:
+    """States of a large system, tiled from small ones.
+
+    at_rest: with healed seams.  on_the_way: from random solutions to rest; here each tile stays a
+    periodic system of its own. Taken for one lattice they have seams, which order as fast as random
+    solutions do, and which hops heal in no less time than the way takes.
+    """
+
+    at_rest: Snapshots
+    on_the_way: Snapshots
+
+
+def _side_by_side(tiles: IncrementMoments, count: int) -> IncrementMoments:
+    """Increments of large systems, each of the next ``count`` periodic ones that do not touch."""
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        averaged: np.ndarray = values.reshape(-1, count, *values.shape[1:]).mean(axis=1)
+        return averaged
+
+    assert tiles.groups is not None  # set in IncrementMoments.__post_init__
+    return IncrementMoments(
+        latents=mean(tiles.latents),
+        means=mean(tiles.means),
+        scatters=mean(tiles.scatters),
+        durations=tiles.durations[::count],
+        counts=tiles.counts[::count],
+        groups=tiles.groups[::count],
+        n_patches=count,
+        scatter_is_noise=tiles.scatter_is_noise,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AlloyRecipe:
     """How the dynamics of a large alloy is learned from small ones and patches.
 
-    patch_cells: edge of a patch and of the small system.  snapshots: large ones per temperature.
+    patch_cells: edge of a patch and of the small system.  snapshots: large ones per temperature,
+    half of them on the way from random solutions to rest, half at rest.
     groups, per_group: small runs are made in so many groups of so many; a large state is tiled from
     one group, and members of the ensemble share none.  max_hops: of a vacancy in a small run.
-    sweeps: ladder of LocalRelax, exchange attempts per site and tile (0: none), or, without pair
-    energies, relaxation times of hops; for equal parts of the snapshots.
+    sweeps: ladder of LocalRelax of those at rest, exchange attempts per site and tile, or, without
+    pair energies, relaxation times of hops; for equal parts of the snapshots.
     duration: of partial evolution, in relaxation times, but no more than ``longest_hops``.
-    boundary: of the patches.  continuations: of each patch, an even number.
+    boundary: of the patches.  evolutions: of the patches of a snapshot, of each two at least.
     members: independent fits.  hidden: of the OnsagerNetSDE.
     """
 
@@ -243,11 +285,11 @@ class AlloyRecipe:
     members: int
     settings: TrainingSettings
     max_hops: float = 1e6
-    sweeps: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 4.0, 8.0)
+    sweeps: tuple[float, ...] = (8.0,)  # heals the seams at 1000 K, too
     duration: float = 0.05
     longest_hops: float = 1000.0
     boundary: str = "buffer(4)"
-    continuations: int = 2
+    evolutions: int = 32
     hidden: tuple[int, ...] = (32, 32)
 
     def but(self, **changes: object) -> "AlloyRecipe":
@@ -265,35 +307,38 @@ class AlloyRecipe:
 
     def large_snapshots(
         self, system: NbMoTa, small: SmallRuns, rng: np.random.Generator
-    ) -> Snapshots:
-        """Step 2, D: tiles of about the same time and of one group; LocalRelax, a rung for each.
+    ) -> LargeSnapshots:
+        """Step 2, D: tiles of one group, and of about the same time.
 
-        Only states at rest, of the second half of the runs, are relaxed: exchanges lead to the same
-        equilibrium as hops, but on another way. Those on the way keep their seams. Systems of one
-        tile have none.
+        At rest, from the second half of the runs: LocalRelax, a rung for each part. Exchanges lead
+        to the same equilibrium as hops, but on another way; systems of one tile have no seams.
         """
-        pool, alike = small.snapshots(self.per_group), small.alike()
-        late = small.late()
-        if system.cells == self.patch_cells:
-            return pool.select(rng.permutation(len(pool))[: self.snapshots])
-        exchange = system.model.pairs is not None
-        system = dataclasses.replace(system, relaxation="exchange" if exchange else "hops")
-        unit = 1.0 if exchange else small.relaxation_time
-        ladder = relax_ladder(self.patch_cells, [unit * s for s in self.sweeps], longest_pass=unit)
-        parts = [
+        every, alike = small.snapshots(self.per_group), small.alike()
+        late, early = small.late(), small.on_the_way()
+        ladder: Sequence[LocalRelax | None] = (None,)
+        if system.cells > self.patch_cells:
+            exchange = system.model.pairs is not None
+            system = dataclasses.replace(system, relaxation="exchange" if exchange else "hops")
+            unit = 1.0 if exchange else small.relaxation_time
+            times = [unit * duration for duration in self.sweeps]
+            ladder = relax_ladder(self.patch_cells, times, longest_pass=unit)
+        at_rest = [
             tile_snapshots(
-                pool if rung is None else pool.select(late),
-                alike=alike if rung is None else alike[late],
-                to=system,
-                count=-(-self.snapshots // len(ladder)),
-                relax=rung,
-                rng=rng,
+                every.select(late), alike=alike[late], to=system, relax=rung, rng=rng,
+                count=-(-self.snapshots // (2 * len(ladder))),
             )
             for rung in ladder
-        ]
-        return Snapshots(
-            states=np.concatenate([part.states for part in parts]),
-            groups=np.concatenate([part.groups for part in parts]),
+        ]  # fmt: skip
+        on_the_way = tile_snapshots(
+            every.select(early), alike=alike[early], to=system, relax=None, rng=rng,
+            count=-(-self.snapshots // 2),
+        )  # fmt: skip
+        return LargeSnapshots(
+            at_rest=Snapshots(
+                states=np.concatenate([part.states for part in at_rest]),
+                groups=np.concatenate([part.groups for part in at_rest]),
+            ),
+            on_the_way=on_the_way,
         )
 
     def duration_of(self, small: SmallRuns) -> float:
@@ -303,30 +348,53 @@ class AlloyRecipe:
     def increments(
         self,
         system: NbMoTa,
-        large: Snapshots,
+        large: LargeSnapshots,
         duration: float,
         rng: np.random.Generator,
         parameters: Sequence[float] = (),
     ) -> IncrementMoments:
         """Step 3: all patches evolved; the like pairs, with time in units of the duration."""
+        tiles = Patching(side=self.patch_cells).split(large.on_the_way.states, system.lattice_shape)
+        assert large.on_the_way.groups is not None  # set in Snapshots.__post_init__
+        alone = Snapshots(
+            states=tiles.reshape(-1, *tiles.shape[2:]),
+            groups=np.repeat(large.on_the_way.groups, tiles.shape[1]),
+        )
+        small, n_tiles = system.resized(self.patch_cells), tiles.shape[1]
+        twice = max(round(self.evolutions / (2 * n_tiles)), 1)  # continuations come as twins
+        at_rest = self._evolved(system, large.at_rest, duration, 2 * twice, rng)
+        apart = self._evolved(small, alone, duration, 2 * twice, rng)
+        on_the_way = _side_by_side(apart, n_tiles)
+        both = IncrementMoments.concatenate([at_rest, on_the_way])
+        like = list(LIKE)
+        return dataclasses.replace(
+            both,
+            latents=both.latents[:, like],
+            means=both.means[:, like],
+            scatters=both.scatters[:, like][:, :, like],
+            durations=np.ones(len(both)),
+            parameters=np.tile(np.asarray(parameters, dtype=np.float64), (len(both), 1)),
+        )
+
+    def _evolved(
+        self,
+        system: NbMoTa,
+        snapshots: Snapshots,
+        duration: float,
+        continuations: int,
+        rng: np.random.Generator,
+    ) -> IncrementMoments:
+        """All patches of the snapshots evolved, in threads; all six pairs."""
 
         def run(rows: slice, generator: np.random.Generator) -> IncrementMoments:
             return averaged_increments(
-                system, large.select(np.arange(rows.start, rows.stop)), self.patching,
-                duration=duration, continuations=self.continuations, rng=generator,
+                system, snapshots.select(np.arange(rows.start, rows.stop)), self.patching,
+                duration=duration, continuations=continuations, rng=generator,
             )[0]  # fmt: skip
 
-        parts = map_chunks(run, len(large), rng, chunk=TOGETHER)
-        moments = dataclasses.replace(IncrementMoments.concatenate(parts), groups=large.groups)
-        like = list(LIKE)
-        return dataclasses.replace(
-            moments,
-            latents=moments.latents[:, like],
-            means=moments.means[:, like],
-            scatters=moments.scatters[:, like][:, :, like],
-            durations=np.ones(len(moments)),
-            parameters=np.tile(np.asarray(parameters, dtype=np.float64), (len(moments), 1)),
-        )
+        patches = len(self.patching.patches(system.lattice_shape))
+        chunk = max(TOGETHER // patches, 1)
+        return IncrementMoments.concatenate(map_chunks(run, len(snapshots), rng, chunk=chunk))
 
     def learn(
         self,
@@ -348,13 +416,11 @@ class AlloyRecipe:
             large = self.large_snapshots(there, runs, rng)
             parameters = [1000 / temperature] if len(small) > 1 else []
             parts.append(self.increments(there, large, self.duration_of(runs), rng, parameters))
-            orders = there.observables(large.states)
+            orders = there.observables(large.at_rest.states)
             bonds.append(vacancy_bonds(orders, there.composition()[1:]).mean(axis=0))
-        # the same groups at every temperature, so that shares have all temperatures
-        groups = np.concatenate([part.groups for part in parts])
-        together = dataclasses.replace(IncrementMoments.concatenate(parts), groups=groups)
         members = fit_ensemble(
-            together,
+            # the same groups at every temperature, so that shares have all temperatures
+            IncrementMoments.concatenate(parts),
             OnsagerNetSDE(len(LIKE), parameters=int(len(small) > 1), hidden=self.hidden),
             members=self.members,
             rng=rng,
@@ -412,6 +478,12 @@ class LearnedAlloy:
     def at(self, temperature: float) -> list[FittedSDE]:
         """The members at a temperature; warns where that is outside the training range."""
         if len(self.temperatures) == 1:
+            if temperature != self.temperatures[0]:
+                warnings.warn(
+                    f"temperature = {temperature:g} K lies outside the training range, "
+                    f"{self.temperatures[0]:g} K alone: nothing depends on it",
+                    stacklevel=2,
+                )
             return self.members
         return [member.at([1000 / temperature]) for member in self.members]
 

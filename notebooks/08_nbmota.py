@@ -53,6 +53,7 @@ run = study.begin("08_nbmota", globals())
 
 # %% tags=["nbval-ignore-output"]
 import dataclasses
+from functools import partial
 
 import numpy as np
 
@@ -118,8 +119,9 @@ with run.timed("direct"):
         T: direct_transient(at[T], small[T], run.direct_runs, run.stream("direct", f"{T:g}"))
         for T in at
     }
+violation = lambda order: alloy.sum_rule_violation(order, atoms, system.n_vacancies)  # noqa: E731
 for T, path in direct.items():
-    broken = alloy.sum_rule_violation(path.observables, atoms, system.n_vacancies)
+    broken = md.statistics.mean_estimate(np.array([violation(o) for o in path.observables]))
     run.check(f"sum_rules.{T:g}", broken, below=1e-6, listed=T in listed)
 
 # %% tags=["nbval-ignore-output"]
@@ -140,9 +142,11 @@ direct_time = {T: alloy.direct_transient_time(direct[T], truth[T][3].value) for 
 # %% [markdown]
 # ## 4. How long may a patch evolve, and among what?
 #
-# A large state is tiled from small ones of about the same time; of states at rest LocalRelax heals
-# the seams (by exchanges, which have the same equilibrium but another way to it). Then the vacancies of
-# one patch hop for $\delta t$, all others stand still. With *ghost* walls a vacancy cannot leave: 18 % of
+# A large state is tiled from small ones. At rest LocalRelax heals the seams (by exchanges, which have
+# the same equilibrium but another way to it). On the way to rest nothing heals them in time, and seams
+# order as fast as random solutions do: with them relaxation seems 11 % too fast. So there each tile
+# stays a periodic system of its own, and the large one is $K$ of them side by side. Then the vacancies
+# of one patch hop for $\delta t$, all others stand still. With *ghost* walls a vacancy cannot leave: 18 % of
 # the hops in the lattice cross an edge of a patch and are never made, and a vacancy at a wall treads
 # the same sites again. *Wrapped* on itself a patch meets itself at its seams. With a *buffer* the
 # vacancies of the patch may hop a few cells out of it; since a patch owns vacancies and not sites,
@@ -155,7 +159,7 @@ hops = [10, 30, 100, 300, 1000] if every else [30, 300]
 boundaries = [run.boundary, "ghost", "periodic"] if every else [run.boundary, "ghost"]
 boundaries = list(dict.fromkeys(boundaries))
 settings = dataclasses.replace(recipe.settings, steps=min(run.training_steps, 500))
-fewer = recipe.but(snapshots=min(run.snapshots, 640), sweeps=(0.0, 0.0, 1.0), settings=settings)
+fewer = recipe.but(snapshots=min(run.snapshots, 640), sweeps=(2.0,), settings=settings)
 study_lags = run.cached(alloy.lag_study)
 with run.timed("lag time"):
     lags = study_lags(
@@ -265,9 +269,11 @@ for T in run.temperatures:
             relative=allowed, z=3, listed=T in listed,
         )  # fmt: skip
     tau = alloy.learned_transient_time(ours[T], truth[T][3].value)
-    run.check(
+    reached = direct_time[T].value < direct[T].times[-1]  # else both are lower bounds, no times
+    judge = partial(run.check, relative=0.15, z=3) if reached else run.report
+    judge(
         f"relaxation_time.{T:g}", tau, reference=direct_time[T], kind="simulation",
-        relative=0.15, z=3, listed=T in listed,
+        listed=T in listed,
     )  # fmt: skip
 
 # %% [markdown]
@@ -366,10 +372,10 @@ for size, (paths, seen) in by_size.items():
 for n, order in alloy.PUBLISHED_BY_SIZE.items():
     bonds = alloy.vacancy_bonds(np.array(order), np.ones(3))
     print(f"published, n = {n:6d}: vacancies next to Nb, Mo, Ta: {np.round(bonds, 3)}")
-final = np.concatenate([ours[middle].paths[..., -1, :].reshape(-1, 6)])
-ours_bonds = alloy.vacancy_bonds(final, atoms)
-print(f"learned, n = {system.n_sites}: {ours_bonds.mean(axis=0).round(4)}")
-run.check("sum_rules.learned", float(np.abs(ours_bonds - 8 / 1024).max()), below=0.008)
+ours_bonds = alloy.vacancy_bonds(ours[middle].paths, atoms)
+print(f"learned, n = {system.n_sites}: {ours_bonds.mean(axis=(0, 1, 2, 3)).round(4)}")
+worst = np.abs(ours_bonds - 8 / 1024).max(axis=(1, 2, 3, 4))  # of each member
+run.check("sum_rules.learned", md.statistics.mean_estimate(worst), below=0.008)
 
 # %% [markdown]
 # ## 9. The potential

@@ -8,14 +8,17 @@ import pytest
 
 from macrodyn_lib import alloy_study as alloy
 from macrodyn_lib.fitting import TrainingSettings
+from macrodyn_lib.lattice import Patching
 from macrodyn_lib.records import Trajectories
 from macrodyn_lib.systems.nbmota import NbMoTa
+from macrodyn_lib.upsampling import tile_snapshots
 
 SYSTEM = NbMoTa(cells=8, temperature=2500.0, barrier_model="pair")
 ATOMS = SYSTEM.composition()[1:]
 LARGE = SYSTEM.resized(16)
 RECIPE = alloy.AlloyRecipe(
-    patch_cells=8, snapshots=80, groups=4, per_group=2, members=2, max_hops=3e4, sweeps=(0.0, 0.2),
+    patch_cells=8, snapshots=80, groups=4, per_group=2, members=2, max_hops=3e4, sweeps=(0.2,),
+    evolutions=16,
     settings=TrainingSettings(steps=20, batch=64, check_every=10),
 )  # fmt: skip
 
@@ -204,16 +207,44 @@ def test_learned_paths_start_disordered_and_order(learned):
     assert alloy.late_order(hotter)[3].value > late[3].value
 
 
-def test_only_states_at_rest_are_relaxed(learned):
-    """Unrelaxed tiles cover the way from random solutions; relaxed ones none of its beginning."""
+def test_states_on_the_way_and_at_rest(learned):
+    """The first reach from random solutions to rest, the others are relaxed tiles of late ones."""
     small, _ = learned
     there = dataclasses.replace(LARGE, temperature=2000.0)
-    large = RECIPE.large_snapshots(there, small[2000.0], np.random.default_rng(3))
-    order = there.observables(large.states)[:, 3].reshape(2, -1)
-    assert order[0].max() > -0.2 and order[1].max() < -0.35
-    assert set(large.groups) <= {0, 1, 2, 3}
-    rest = np.unique(small[2000.0].alike()[small[2000.0].late()])
-    assert rest.min() >= np.floor(6 * np.log2(65))
+    runs = small[2000.0]
+    large = RECIPE.large_snapshots(there, runs, np.random.default_rng(3))
+    way = there.observables(large.on_the_way.states)[:, 3]
+    rest = there.observables(large.at_rest.states)[:, 3]
+    assert way.max() > -0.2 and way.min() < -0.3 and rest.max() < -0.35
+    assert len(way) == len(rest) == RECIPE.snapshots // 2
+    assert set(large.at_rest.groups) | set(large.on_the_way.groups) <= {0, 1, 2, 3}
+    early = np.tile(runs.trajectories.times / runs.relaxation_time, 8)[runs.on_the_way()]
+    assert early.min() == 0 and 2.8 < early.max() <= alloy.WAY
+    rest_windows = np.unique(runs.alike()[runs.late()])
+    assert rest_windows.min() >= np.floor(6 * np.log2(65))
+
+
+def test_tiles_side_by_side_have_no_seams(learned):
+    """Small systems at rest stay there, z below 4 (1 in 16 000); planted: with seams they order."""
+    small, _ = learned
+    there = dataclasses.replace(LARGE, temperature=2000.0)
+    runs = small[2000.0]
+    late = runs.snapshots(2).select(runs.late())
+    tiles = tile_snapshots(late, to=there, count=40, relax=None, rng=np.random.default_rng(4))
+    large = alloy.LargeSnapshots(at_rest=tiles, on_the_way=tiles)
+    duration = RECIPE.duration_of(runs)
+    found = RECIPE.increments(there, large, duration, np.random.default_rng(5))
+    assert found.n_patches == 8 and len(found) == 80
+    tiles_alone = Patching(side=8).split(tiles.states, LARGE.lattice_shape)
+    order = SYSTEM.observables(tiles_alone.reshape(-1, *SYSTEM.state_shape))
+    mean_order = order.reshape(40, 8, 6).mean(axis=1)[:, list(alloy.LIKE)]
+    np.testing.assert_allclose(found.latents[40:], mean_order, atol=1e-12)
+
+    def z_score(means):
+        return means.mean() / (means.std(ddof=1) / math.sqrt(len(means)))
+
+    assert abs(z_score(found.means[40:, 1])) < 4
+    assert z_score(found.means[:40, 1]) < -6
 
 
 def test_learning_repeats_bit_by_bit(learned):
@@ -228,6 +259,9 @@ def test_temperature_outside_the_training_range_warns(learned):
     _, model = learned
     with pytest.warns(UserWarning, match="outside the training range"):
         model.at(1500.0)
+    only = dataclasses.replace(model, temperatures=np.array([2000.0]))
+    with pytest.warns(UserWarning, match="outside the training range"):
+        only.at(2100.0)
 
 
 def test_lags_and_sizes_are_compared(learned):

@@ -261,6 +261,29 @@ def test_escape_between_two_states_equals_the_exact_law():
     assert abs(oracles.z_of_mean((once[:, 0, 0, 0, 0] != 0).astype(float), twice)) > 8  # planted
 
 
+@pytest.mark.parametrize("temperature", [1500.0, 2200.0, 3000.0])
+def test_hops_and_exchanges_have_the_same_equilibrium(temperature):
+    """Orders of all like pairs, z below 4 in nine numbers (1 in 1700); planted: 10 % hotter."""
+    rng = np.random.default_rng(7)
+    there = dataclasses.replace(PAIR, temperature=temperature)
+    start = there.exchange_chains(there.initial_states(16, rng), 40, 1, rng, keep_states=True)
+    waits, _, _ = there.simulate_events(start.states[:, 0], 2000, 1, rng, mean_waits=True)
+    times = np.linspace(0, 40_000, 101) * waits.mean() / 2000
+    by_hops = there.simulate(start.states[:, 0], times, rng).observables[:, 1:].mean(axis=1)
+
+    def exchanged(temperature):
+        system = dataclasses.replace(PAIR, temperature=temperature)
+        chains = system.exchange_chains(system.initial_states(16, rng), 20, 100, rng)
+        return chains.observables[:, 5:].mean(axis=1)
+
+    def z_scores(one, other):
+        error = np.hypot(one.std(axis=0, ddof=1), other.std(axis=0, ddof=1)) / 4
+        return np.abs((one - other).mean(axis=0) / error)[[0, 3, 5]]
+
+    assert z_scores(by_hops, exchanged(temperature)).max() < 4
+    assert z_scores(by_hops, exchanged(1.1 * temperature)).max() > 4
+
+
 def test_tracer_correlation_equals_that_of_the_bcc_lattice():
     """Equal barriers, one vacancy: f = (1 + <cos>) / (1 - <cos>) = 0.7272 of successive hops."""
     system = NbMoTa(cells=12, temperature=1500.0, barrier_model=FLAT)
