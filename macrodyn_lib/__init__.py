@@ -24,7 +24,6 @@ _HOME = {
     "upsample": "upsampling",
     "tile_snapshots": "upsampling",
     "relax_ladder": "upsampling",
-    "relaxed_further": "upsampling",
     "relaxed_initial_states": "upsampling",
     "evolve_patches": "partial_evolution",
     "averaged_increments": "partial_evolution",

@@ -107,36 +107,6 @@ def relaxed_initial_states(
     return Snapshots(states=np.concatenate(parts), groups=np.arange(count))
 
 
-def relaxed_further(
-    snapshots: Snapshots,
-    system: MicroscopicSystem,
-    *,
-    relax: LocalRelax,
-    records: int,
-    rng: np.random.Generator,
-    description: str | None = None,
-) -> Snapshots:
-    """Go on with LocalRelax, and keep every snapshot after each of ``records`` rounds.
-
-    Local structure renews long before the order of the whole lattice does, so that each record is
-    worth nearly one more snapshot for the drift and the noise at its macroscopic state. Records
-    keep the group of their snapshot and follow each other.
-    """
-    check_integer("records", records)
-    assert snapshots.groups is not None  # set in Snapshots.__post_init__
-
-    def run(rows: slice, generator: np.random.Generator) -> np.ndarray:
-        states, kept = snapshots.states[rows], []
-        for _ in range(records):
-            states = relax(system, states, generator)
-            kept.append(states)
-        return np.stack(kept, axis=1)
-
-    parts = map_chunks(run, len(snapshots), rng, chunk=ROWS, description=description)
-    states = np.concatenate(parts).reshape(-1, *snapshots.lattice_shape)
-    return Snapshots(states=states, groups=np.repeat(snapshots.groups, records))
-
-
 def upsample(
     snapshots: Snapshots,
     *,

@@ -17,7 +17,6 @@ from macrodyn_lib.upsampling import (
     ROWS,
     LocalRelax,
     relax_ladder,
-    relaxed_further,
     relaxed_initial_states,
     upsample,
 )
@@ -286,21 +285,3 @@ def test_ladders_give_same_bits_for_any_number_of_threads(monkeypatch):
         results.append((enlarged.states, initial.states))
     for one, four in zip(*results, strict=True):
         np.testing.assert_array_equal(one, four)
-
-
-def test_relaxing_further_keeps_each_round_and_the_group():
-    """The records are those of the same rounds made one by one."""
-    system, relax = Ising(side=8, temperature=2.0), LocalRelax(side=4, duration=0.3)
-    snapshots = Snapshots(states=system.initial_states(6, np.random.default_rng(0)),
-                          groups=np.arange(6) + 3)  # fmt: skip
-    records = relaxed_further(
-        snapshots, system, relax=relax, records=3, rng=np.random.default_rng(1)
-    )
-    np.testing.assert_array_equal(records.groups, np.repeat(np.arange(6) + 3, 3))
-    (generator,), states = np.random.default_rng(1).spawn(1), snapshots.states
-    for index in range(3):
-        states = relax(system, states, generator)
-        np.testing.assert_array_equal(records.states[index::3], states)
-    assert (records.states[0] != records.states[1]).any()
-    with pytest.raises(ValueError, match="records = 0: must be an integer >= 1"):
-        relaxed_further(snapshots, system, relax=relax, records=0, rng=np.random.default_rng(1))
