@@ -474,7 +474,6 @@ for n, predicted in zip(sizes, means, strict=True):
             f"scaling.{n}.std_{name}", value, reference=predicted[field], kind="exact",
             relative=0.05, z=3, listed=False,
         )  # fmt: skip
-    run.report(f"scaling.{n}.seconds", statistics.Estimate(scaling[n]["seconds"]), listed=False)
 for name in system.observable_names:
     power = statistics.power_law([scaling[n][f"std_{name}"] for n in sizes], sizes)
     run.check(f"scaling.exponent_{name}", power, reference=-0.5, kind="exact", absolute=0.02, z=3)
