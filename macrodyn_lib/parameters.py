@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -103,14 +103,7 @@ class YourOwnSystemParameters(StudyParameters):
 
     @model_validator(mode="after")
     def _small_rings_make_up_the_large_one(self) -> "YourOwnSystemParameters":
-        ratio, remainder = divmod(self.n_large, self.n_small)
-        while ratio > 1 and (factor := next((f for f in (2, 3, 5) if ratio % f == 0), 0)):
-            ratio //= factor
-        if remainder or ratio != 1:
-            raise ValueError(
-                f"n_small = {self.n_small}: n_large = {self.n_large} must be 2^a 3^b 5^c times as "
-                "many"
-            )
+        _check_small_size(self.n_small, self.n_large)
         return self
 
 
@@ -206,14 +199,7 @@ class PredatorPreyParameters(StudyParameters):
                 f"closure_dimension = {self.closure_dimension}: must be <= 3 for patches of {side} "
                 "cells, which no blocks of at least 2 cells divide into at least 4"
             )
-        ratio, remainder = divmod(self.n_large, self.n_small)
-        while ratio > 1 and (factor := next((f for f in (2, 3, 5) if ratio % f == 0), 0)):
-            ratio //= factor
-        if remainder or ratio != 1:
-            raise ValueError(
-                f"n_small = {self.n_small}: n_large = {self.n_large} must be 2^a 3^b 5^c times as "
-                "many"
-            )
+        _check_small_size(self.n_small, self.n_large)
         if self.rollouts * (self.members - 1) < 50:
             raise ValueError(
                 f"rollouts = {self.rollouts}: must be >= {-(-50 // (self.members - 1))} with "
@@ -275,7 +261,19 @@ class IsingParameters(StudyParameters):
         return self
 
 
-class IsingAblationParameters(StudyParameters):
+class CriticalMagnetParameters(StudyParameters):
+    """What the studies of the Ising magnet near its critical point share."""
+
+    side: Annotated[int, Field(ge=4)] = 64
+    patch_side: Annotated[int, Field(ge=4)] = 16
+
+    @model_validator(mode="after")
+    def _patches_tile_the_lattice(self) -> Self:
+        _check_patch_side(self.side, self.patch_side)
+        return self
+
+
+class IsingAblationParameters(CriticalMagnetParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 1024, "members": 2, "rollouts": 8, "training_steps": 100,
                   "continuations": 2, "records": 30, "window": 200, "scope": "few"},
@@ -284,8 +282,6 @@ class IsingAblationParameters(StudyParameters):
         "paper": {"snapshots": 40960, "members": 4, "rollouts": 64, "training_steps": 2000,
                   "continuations": 4, "records": 160, "window": 3000, "scope": "all"},
     }  # fmt: skip
-    side: Annotated[int, Field(ge=4)] = 64
-    patch_side: Annotated[int, Field(ge=4)] = 16
     temperature: Positive = 2.25
     patch_duration: Positive = 0.5
     snapshots: Annotated[int, Field(ge=512)]
@@ -297,13 +293,8 @@ class IsingAblationParameters(StudyParameters):
     window: Annotated[float, Field(ge=50, allow_inf_nan=False)]
     scope: Literal["few", "all"]
 
-    @model_validator(mode="after")
-    def _patches_tile_the_lattice(self) -> "IsingAblationParameters":
-        _check_patch_side(self.side, self.patch_side)
-        return self
 
-
-class IsingCriticalityParameters(StudyParameters):
+class IsingCriticalityParameters(CriticalMagnetParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 512, "relax_duration": 20, "rounds": 30, "continuations": 2,
                   "wolff_samples": 60, "window": 4000, "rollouts": 32, "scope": "all"},
@@ -312,8 +303,6 @@ class IsingCriticalityParameters(StudyParameters):
         "paper": {"snapshots": 4096, "relax_duration": 400, "rounds": 800, "continuations": 16,
                   "wolff_samples": 4000, "window": 20000, "rollouts": 256, "scope": "all"},
     }  # fmt: skip
-    side: Annotated[int, Field(ge=4)] = 64
-    patch_side: Annotated[int, Field(ge=4)] = 16
     temperature: Positive = 2.27
     patch_duration: Positive = 2.0
     snapshots: Annotated[int, Field(ge=512)]
@@ -324,11 +313,6 @@ class IsingCriticalityParameters(StudyParameters):
     window: Annotated[float, Field(ge=50, allow_inf_nan=False)]
     rollouts: Annotated[int, Field(ge=2)]
     scope: Literal["point", "all"]
-
-    @model_validator(mode="after")
-    def _patches_tile_the_lattice(self) -> "IsingCriticalityParameters":
-        _check_patch_side(self.side, self.patch_side)
-        return self
 
 
 class FiniteSizeScalingParameters(StudyParameters):
@@ -396,6 +380,16 @@ class NbMoTaParameters(StudyParameters):
                     "vacancy in 1024 sites each; patch_cells = 8 does"
                 )
         return self
+
+
+def _check_small_size(n_small: int, n_large: int) -> None:
+    ratio, remainder = divmod(n_large, n_small)
+    while ratio > 1 and (factor := next((f for f in (2, 3, 5) if ratio % f == 0), 0)):
+        ratio //= factor
+    if remainder or ratio != 1:
+        raise ValueError(
+            f"n_small = {n_small}: n_large = {n_large} must be 2^a 3^b 5^c times as many"
+        )
 
 
 def _check_patch_side(side: int, patch_side: int) -> None:
