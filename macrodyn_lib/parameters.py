@@ -5,7 +5,6 @@ Effort parameters left at None take the value of the preset; physics parameters 
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -383,10 +382,7 @@ class NbMoTaParameters(StudyParameters):
 
 
 def _check_small_size(n_small: int, n_large: int) -> None:
-    ratio, remainder = divmod(n_large, n_small)
-    while ratio > 1 and (factor := next((f for f in (2, 3, 5) if ratio % f == 0), 0)):
-        ratio //= factor
-    if remainder or ratio != 1:
+    if not _upsampling_reaches(n_large, n_small):
         raise ValueError(
             f"n_small = {n_small}: n_large = {n_large} must be 2^a 3^b 5^c times as many"
         )
@@ -396,14 +392,17 @@ def _check_patch_side(side: int, patch_side: int) -> None:
     allowed = [part for part in range(1, side + 1) if _upsampling_reaches(side, part)]
     if patch_side not in allowed:
         raise ValueError(
-            f"patch_side = {patch_side}: must divide side = {side} into 2^a 3^b "
+            f"patch_side = {patch_side}: must divide side = {side} into 2^a 3^b 5^c "
             f"parts; allowed: {', '.join(map(str, allowed))}"
         )
 
 
-def _upsampling_reaches(side: int, patch_side: int) -> bool:
-    ratio, remainder = divmod(side, patch_side)
-    return remainder == 0 and 6 ** math.ceil(math.log2(ratio) + 1) % ratio == 0
+def _upsampling_reaches(large: int, small: int) -> bool:
+    ratio, remainder = divmod(large, small)
+    for factor in (2, 3, 5):
+        while ratio > 0 and ratio % factor == 0:
+            ratio //= factor
+    return remainder == 0 and ratio == 1
 
 
 NOTEBOOKS: dict[str, type[StudyParameters]] = {

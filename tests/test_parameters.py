@@ -70,7 +70,8 @@ def test_effort_grows_with_the_preset(notebook):
     ("notebook", "given", "message"),
     [
         (ISING, {"patch_side": 5}, r"patch_side = 5: must divide side = 64 .*, 8, 16, 32, 64$"),
-        (ISING, {"side": 60, "patch_side": 12}, r"patch_side = 12: .* 15, 20, 30, 60$"),
+        (ISING, {"side": 56, "patch_side": 8}, r"patch_side = 8: .* 7, 14, 28, 56$"),
+        (ISING, {"patch_side": 128}, r"patch_side = 128: must divide side = 64 "),
         (ISING, {"patch_side": 1}, r"parameter patch_side = 1: .*equal to 2"),
         (ISING, {"side": 2}, r"parameter side = 2: .*equal to 4"),
         (ISING, {"increments": "rates"}, r"closure_dimension = 2: must be 0 with .* 'rates'$"),
@@ -131,6 +132,7 @@ def test_wrong_value_raises_one_line_that_names_the_parameter(notebook, given, m
         {"boundary": "buffer(4)"},
         {"boundary": "periodic", "patch_duration": 0.25, "noise_scale": 8},
         {"side": 48, "patch_side": 8},
+        {"side": 80, "patch_side": 16},
         {"side": 16, "patch_side": 16},
     ],
     ids=str,
