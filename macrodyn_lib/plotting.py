@@ -793,7 +793,7 @@ def order_against_temperature(
             panel.plot([], [], color=color, lw=4, label=pair)
         panel.axhline(0, color=MUTED, lw=0.6)
         label(panel, "temperature (K)", "short-range order δ", title, legend=False)
-    axes[0].legend(frameon=False, fontsize=7, ncols=2)
+    axes[-1].legend(frameon=False, fontsize=7, ncols=2, loc="upper right")
     return figure
 
 
