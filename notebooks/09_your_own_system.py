@@ -121,16 +121,14 @@ class Voters(Ring):
 # ## 2. The method: one recipe
 #
 # Small rings are recorded at several times, enlarged and relaxed in pieces; patches of the large ring
-# move for a short time; an equation for $(M,\rho)$ is fitted with covariance $K\Sigma\,\delta t$. The pieces
-# relax for a half and for two relaxation times of $M$: what $(M,\rho)$ do not say, how second neighbours
-# agree, must be as in equilibrium. With a tenth and a half of one $\rho$ came out 4 % low.
+# move for a short time; an equation for $(M,\rho)$ is fitted with covariance $K\Sigma\,\delta t$.
 # Voters do not care for the sign of $M$, and neither does the network (`signs`).
 
 # %% tags=["nbval-ignore-output"]
 system = Voters(run.n_large, run.noise)
 recipe = Recipe(
     patch_side=run.n_small, snapshots=8 * run.trajectories, times=tuple(np.linspace(0, 20, 8)),
-    relax_durations=(5.0, 20.0), duration=0.2, members=run.members, signs=(-1, 1), hidden=(16, 16),
+    relax_durations=(1.0, 5.0), duration=0.2, members=run.members, signs=(-1, 1), hidden=(16, 16),
     settings=md.TrainingSettings(steps=400, learning_rate=0.01, resolution=0.05),
 )  # fmt: skip
 with run.timed("learn"):
