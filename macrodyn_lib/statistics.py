@@ -63,12 +63,8 @@ def power_law(values: Sequence[Estimate], x: Sequence[float]) -> Estimate:
     """
     logs = np.log([e.value for e in values])
     errors = np.array([(e.standard_error or 0.0) / e.value for e in values])
-    design = np.vander(np.log(x), 2) / errors[:, None]
-    # what the slope is of the logarithms, so that its error is known too
-    weights = np.linalg.pinv(design)[0] / errors
-    return Estimate(
-        float(weights @ logs), float(np.linalg.norm(weights * errors)), values[0].members
-    )
+    line, covariance = np.polyfit(np.log(x), logs, 1, w=1 / errors, cov="unscaled")
+    return Estimate(float(line[0]), math.sqrt(covariance[0, 0]), values[0].members)
 
 
 def jackknife(members: np.ndarray, estimator: Callable[[np.ndarray], float]) -> Estimate:
