@@ -22,7 +22,7 @@ from macrodyn_lib.rollouts import EnsemblePaths, rollout_ensemble
 from macrodyn_lib.sde import OnsagerNetSDE
 from macrodyn_lib.statistics import Estimate, binder_cumulant, jackknife, mean_estimate
 from macrodyn_lib.systems.nbmota import NbMoTa
-from macrodyn_lib.upsampling import LocalRelax, relax_ladder, tile_snapshots
+from macrodyn_lib.upsampling import relax_ladder, tile_snapshots
 
 PAIRS = NbMoTa.observable_names
 LIKE = (0, 3, 5)  # NbNb, MoMo, TaTa
@@ -271,8 +271,8 @@ class AlloyRecipe:
     half of them on the way from random solutions to rest, half at rest.
     groups, per_group: small runs are made in so many groups of so many; a large state is tiled from
     one group, and members of the ensemble share none.  max_hops: of a vacancy in a small run.
-    sweeps: ladder of LocalRelax of those at rest, exchange attempts per site and tile, or, without
-    pair energies, relaxation times of hops; for equal parts of the snapshots.
+    sweeps: LocalRelax of those at rest, exchange attempts per site and tile, or, without pair
+    energies, relaxation times of hops.
     duration: of partial evolution, in relaxation times, but no more than ``longest_hops``.
     boundary: of the patches.  evolutions: of the patches of a snapshot, of each two at least.
     members: independent fits.  hidden: of the OnsagerNetSDE.
@@ -285,7 +285,7 @@ class AlloyRecipe:
     members: int
     settings: TrainingSettings
     max_hops: float = 1e6
-    sweeps: tuple[float, ...] = (8.0,)  # heals the seams at 1000 K, too
+    sweeps: float = 8.0  # heals the seams at 1000 K, too
     duration: float = 0.05
     longest_hops: float = 1000.0
     boundary: str = "buffer(4)"
@@ -310,35 +310,24 @@ class AlloyRecipe:
     ) -> LargeSnapshots:
         """Step 2, D: tiles of one group, and of about the same time.
 
-        At rest, from the second half of the runs: LocalRelax, a rung for each part. Exchanges lead
-        to the same equilibrium as hops, but on another way; systems of one tile have no seams.
+        At rest, from the second half of the runs: LocalRelax. Exchanges lead to the same
+        equilibrium as hops, but on another way; systems of one tile have no seams.
         """
         every, alike = small.snapshots(self.per_group), small.alike()
         late, early = small.late(), small.on_the_way()
-        ladder: Sequence[LocalRelax | None] = (None,)
+        count, relax = -(-self.snapshots // 2), None
         if system.cells > self.patch_cells:
             exchange = system.model.pairs is not None
             system = dataclasses.replace(system, relaxation="exchange" if exchange else "hops")
             unit = 1.0 if exchange else small.relaxation_time
-            times = [unit * duration for duration in self.sweeps]
-            ladder = relax_ladder(self.patch_cells, times, longest_pass=unit)
-        at_rest = [
-            tile_snapshots(
-                every.select(late), alike=alike[late], to=system, relax=rung, rng=rng,
-                count=-(-self.snapshots // (2 * len(ladder))),
-            )
-            for rung in ladder
-        ]  # fmt: skip
-        on_the_way = tile_snapshots(
-            every.select(early), alike=alike[early], to=system, relax=None, rng=rng,
-            count=-(-self.snapshots // 2),
-        )  # fmt: skip
+            relax = relax_ladder(self.patch_cells, (unit * self.sweeps,), longest_pass=unit)
         return LargeSnapshots(
-            at_rest=Snapshots(
-                states=np.concatenate([part.states for part in at_rest]),
-                groups=np.concatenate([part.groups for part in at_rest]),
+            at_rest=tile_snapshots(
+                every.select(late), alike=alike[late], to=system, count=count, relax=relax, rng=rng
             ),
-            on_the_way=on_the_way,
+            on_the_way=tile_snapshots(
+                every.select(early), alike=alike[early], to=system, count=count, relax=None, rng=rng
+            ),
         )
 
     def duration_of(self, small: SmallRuns) -> float:
