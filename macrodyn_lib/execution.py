@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import time
 import traceback
 import uuid
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 
 import filelock
 import nbformat
+import psutil
 from tqdm import tqdm
 
 from macrodyn_lib import provenance
@@ -40,6 +42,9 @@ REFRESH = 1.0  # seconds between looks at what goes on elsewhere
 WORKERLESS = 300  # looks without any local worker after which none is expected to come back
 ATTEMPTS = 4  # deaths of the worker that a run may cause before it counts as failed
 AGAIN = 10  # submissions of a run whose worker dies before the run begins
+PATIENCE = 600.0  # seconds after which kernels that use no processor are taken to hang
+IDLE = 0.01  # part of a processor that an idle kernel stays below
+LOOKS = 20  # how often it is looked at meanwhile
 # every pool that numpy, torch or numba may start in a kernel
 POOLS = (
     "OMP_NUM_THREADS",
@@ -77,6 +82,7 @@ class Job:
     folder: Path
     attempt: str  # marks the unfinished folders that are ours
     environment: Mapping[str, str]
+    patience: float  # seconds
 
 
 def execute(specs: Sequence[RunSpec], workers: int, scheduler: str | None = None) -> SweepOutcome:
@@ -141,7 +147,8 @@ def _job(notebook: str, attempt: str, environment: Mapping[str, str]) -> Job:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None  # megabytes of stored figures
     stripped = nbformat.writes(document)
-    return Job(stripped, provenance.notebook_hash(content), folder, attempt, environment)
+    notebook_hash = provenance.notebook_hash(content)
+    return Job(stripped, notebook_hash, folder, attempt, environment, PATIENCE)
 
 
 def _environment(runs: Path) -> dict[str, str]:
@@ -414,17 +421,37 @@ def _attempt(spec: RunSpec, job: Job, folder: Path) -> str | None:
     """Why it failed, or None.
 
     papermill calls the notebook of a killed kernel completed, so only results.json counts.
+    A kernel that hangs is tried once more.
     """
-    import papermill
-
     os.environ.update(job.environment)
     # on a cluster whoever starts the workers may give each of them more
     threads = os.environ.setdefault("MACRODYN_THREADS", "1")
     logging.getLogger("papermill").setLevel(logging.ERROR)  # the parameters are checked already
-    private = {"output_dir": str(folder), "_notebook_hash": job.notebook_hash}
     # A kernel without processes of its own need not tidy up for a second: its files are written.
     shutdown = "immediate" if threads == "1" else "graceful"
     try:
+        try:
+            _execute(spec, job, folder, shutdown)
+        except HungKernelError:
+            _execute(spec, job, folder, shutdown)
+        if spec.results_in(folder) is None:
+            raise RuntimeError("the notebook ended without a valid results.json of this run")
+    except Exception as error:
+        return _keep_failure(spec, folder, error)
+    _publish(spec, folder)
+    return None
+
+
+class HungKernelError(RuntimeError):
+    """The kernel was killed, since it did nothing for too long."""
+
+
+def _execute(spec: RunSpec, job: Job, folder: Path, shutdown: str) -> None:
+    """Raises: HungKernelError, and what papermill raises."""
+    import papermill
+
+    private = {"output_dir": str(folder), "_notebook_hash": job.notebook_hash}
+    with _hung_kernels_killed(job.patience):
         papermill.execute_notebook(
             nbformat.reads(job.content, as_version=4),
             folder / "executed.ipynb",
@@ -436,12 +463,52 @@ def _attempt(spec: RunSpec, job: Job, folder: Path) -> str | None:
             shutdown_kernel=shutdown,
             extra_arguments=["--log-level=CRITICAL"],
         )
-        if spec.results_in(folder) is None:
-            raise RuntimeError("the notebook ended without a valid results.json of this run")
+
+
+@contextlib.contextmanager
+def _hung_kernels_killed(patience: float) -> Iterator[None]:
+    """Kill the kernels of this worker when for so long none of them has used a processor.
+
+    Rarely a kernel and its client wait for each other for ever, and neither can know. Looks are
+    counted in place of seconds: a sweep that was stopped and goes on must not take that for idling.
+
+    Raises: HungKernelError: it was done.
+    """
+    ended, killed = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        before, idle = 0.0, 0
+        while not ended.wait(patience / LOOKS):
+            kernels = psutil.Process().children(recursive=True)
+            used = sum(map(_processor_seconds, kernels))
+            if abs(used - before) > IDLE * patience:
+                before, idle = used, 0
+            elif (idle := idle + 1) == LOOKS:
+                killed.set()
+                for kernel in kernels:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        kernel.kill()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
     except Exception as error:
-        return _keep_failure(spec, folder, error)
-    _publish(spec, folder)
-    return None
+        if not killed.is_set():
+            raise
+        message = f"the kernel hung: it used no processor for {patience:g} s and was killed"
+        raise HungKernelError(message) from error
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _processor_seconds(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def _prefix(spec: RunSpec, attempt: str) -> str:

@@ -46,7 +46,7 @@ def hidden(folder: Path) -> list[str]:
 # again and again while other runs wait in their queues.
 ENDINGS = """
 fixed: {level: 2}
-grid: {behaviour: [fine, kill_worker, raise, silent, die, exhaust, kill_once]}
+grid: {behaviour: [fine, kill_worker, raise, silent, die, exhaust, kill_once, stop, stop_once]}
 """
 
 
@@ -54,6 +54,7 @@ grid: {behaviour: [fine, kill_worker, raise, silent, die, exhaust, kill_once]}
 def executed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, SweepOutcome]]:
     with workplace(tmp_path_factory.mktemp("executed")) as place, pytest.MonkeyPatch.context() as p:
         p.setattr(execution, "ATTEMPTS", 2)
+        p.setattr(execution, "PATIENCE", 20)
         specs = plan(place, ENDINGS)
         # a run that was finished before, and one whose results are not valid any more
         extra = plan(place, "grid: {level: [3, 4]}")
@@ -103,16 +104,18 @@ def test_every_run_ends_once_and_begins_as_often_as_it_must(
 ) -> None:
     place, outcome = executed
     assert [s.parameters["level"] for s in outcome.skipped] == [3]
-    assert (len(outcome.done), len(outcome.failed)) == (3, 5)
+    assert (len(outcome.done), len(outcome.failed)) == (4, 6)
     for behaviour in ("fine", "raise", "silent", "die", "exhaust"):
         assert starts(place / "runs/levels", f"{behaviour} 2") == 1
     assert starts(place / "runs/levels", "fine 4") == 1
     assert starts(place / "runs/levels", "fine 3") == 0
     assert starts(place / "runs/levels", "kill_worker 2") == 2
     assert starts(place / "runs/levels", "kill_once 2") == 2
+    assert starts(place / "runs/levels", "stop 2") == 2
+    assert starts(place / "runs/levels", "stop_once 2") == 2
     before = starts(place / "runs/levels")
     again = execute(outcome.done, workers=2)
-    assert (len(again.skipped), again.done, again.failed) == (3, [], [])
+    assert (len(again.skipped), again.done, again.failed) == (4, [], [])
     assert starts(place / "runs/levels") == before
 
 
@@ -152,6 +155,7 @@ def test_failed_run_keeps_its_traceback_and_notebook(executed: tuple[Path, Sweep
         ("exhaust", "MemoryError"),
         ("silent", "RuntimeError: the notebook ended without a valid results.json"),
         ("kill_worker", "KilledWorker"),
+        ("stop", "HungKernelError: the kernel hung: it used no processor for 20 s"),
     ],
 )
 def test_run_that_dies_is_a_failure_with_its_reason(
@@ -165,8 +169,11 @@ def test_run_that_dies_is_a_failure_with_its_reason(
 
 
 @pytest.mark.notebook
-def test_run_whose_worker_was_killed_once_is_done(executed: tuple[Path, SweepOutcome]) -> None:
-    assert done(executed[1], "kill_once").results() is not None
+@pytest.mark.parametrize("behaviour", ["kill_once", "stop_once"])
+def test_run_that_is_hindered_once_is_done(
+    executed: tuple[Path, SweepOutcome], behaviour: str
+) -> None:
+    assert done(executed[1], behaviour).results() is not None
 
 
 @pytest.mark.notebook

@@ -4,6 +4,7 @@ The notebook imports this module in its kernel, so the tests put the folder on P
 """
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,8 +28,9 @@ class TinyParameters(parameters.StudyParameters):
     label: str = "plain"
     # what the notebook does in the middle
     behaviour: Literal[
-        "fine", "raise", "silent", "die", "kill_worker", "kill_once", "exhaust", "fill", "wait"
-    ] = "fine"
+        "fine", "raise", "silent", "die", "kill_worker", "kill_once", "stop", "stop_once",
+        "exhaust", "fill", "wait",
+    ] = "fine"  # fmt: skip
     steps: Annotated[int, Field(ge=1)]
 
 
@@ -71,6 +73,8 @@ def act(run: Any) -> None:
     ):
         os.kill(int(os.environ["JPY_PARENT_PID"]), 9)
         wait_for(lambda: False)  # until this kernel notices that its worker is gone
+    if run.behaviour == "stop" or (run.behaviour == "stop_once" and starts(place, begun) == 1):
+        os.kill(os.getpid(), signal.SIGSTOP)
     if run.behaviour == "exhaust":
         exhaust_memory()
     if run.behaviour == "fill":
