@@ -8,6 +8,22 @@ from typing import Any, Literal
 import numpy as np
 
 
+def enlargements(small: int, large: int) -> list[int]:
+    """The factors 2, then 3, then 5, that lead from one edge length to another.
+
+    Raises: ValueError: ``large`` is not 2^a 3^b 5^c times ``small``.
+    """
+    ratio, remainder = divmod(large, small)
+    factors = []
+    for factor in (2, 3, 5):
+        while ratio > 1 and ratio % factor == 0:
+            factors.append(factor)
+            ratio //= factor
+    if remainder or ratio != 1:
+        raise ValueError(f"edge = {large}: must be 2^a 3^b 5^c times {small}")
+    return factors
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Patch:
     """One box of sites of a lattice, and what its edge sees while it evolves.

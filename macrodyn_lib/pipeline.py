@@ -44,6 +44,7 @@ from macrodyn_lib.statistics import (
     binder_cumulant,
     correlation_function,
     jackknife,
+    lowest_of_parabola,
     maximum_mean_discrepancy,
     mean_estimate,
     relaxation_time,
@@ -872,15 +873,9 @@ def best_noise_ratio(
     """
 
     def best(paths: Mapping[float, EnsemblePaths]) -> float:
-        values = [distances(p, direct, n_lags)[quantity].value for p in paths.values()]
-        logs = np.log2(list(paths))
-        # a parabola through the best point and its neighbours finds the minimum between them
-        middle = min(max(int(np.argmin(values)), 1), len(values) - 2)
-        near = slice(middle - 1, middle + 2)
-        curvature, slope, _ = np.polyfit(logs[near], values[near], 2)
-        if curvature <= 0:
-            return float(2 ** logs[int(np.argmin(values))])
-        return float(2 ** np.clip(-slope / (2 * curvature), logs[0], logs[-1]))
+        values = np.array([distances(p, direct, n_lags)[quantity].value for p in paths.values()])
+        logs, near = np.log2(list(paths)), _around_lowest(values)
+        return float(2 ** lowest_of_parabola(logs[near], values[near]))
 
     count = len(next(iter(by_ratio.values())).paths)
     choices = []
@@ -1129,6 +1124,11 @@ def discrepancy_floor(direct: EnsemblePaths, scale: np.ndarray) -> tuple[np.ndar
     return values.mean(axis=0), mean_estimate(values.mean(axis=(1, 2)))
 
 
+def _around_lowest(values: Sequence[float] | np.ndarray) -> slice:
+    middle = min(max(int(np.argmin(values)), 1), len(values) - 2)
+    return slice(middle - 1, middle + 2)
+
+
 def with_noise_scale(
     members: Sequence[FittedSDE], noise_scale: float, n_patches: int
 ) -> list[FittedSDE]:
@@ -1150,21 +1150,15 @@ def best_noise_scale(curves: Mapping[float, Estimate]) -> Estimate:
     The error follows from those of the three values. curves: at least three lambda, ascending.
     """
     scales, estimates = list(curves), list(curves.values())
-    values = np.array([estimate.value for estimate in estimates])
-    middle = min(max(int(np.argmin(values)), 1), len(values) - 2)
-    near = slice(middle - 1, middle + 2)
-    inverse = 1 / np.array(scales[near])
-
-    def minimum(three: np.ndarray) -> float:
-        curvature, slope, _ = np.polyfit(inverse, three, 2)
-        if curvature <= 0:
-            return float(1 / inverse[int(np.argmin(three))])
-        return float(1 / np.clip(-slope / (2 * curvature), inverse[-1], inverse[0]))
-
-    best = minimum(values[near])
-    errors = [estimates[i].standard_error or 0.0 for i in range(middle - 1, middle + 2)]
-    moved = [minimum(values[near] + error * np.eye(3)[i]) - best for i, error in enumerate(errors)]
-    return Estimate(best, float(np.linalg.norm(moved)), estimates[middle].members)
+    near = _around_lowest([estimate.value for estimate in estimates])
+    inverse, three = 1 / np.array(scales[near]), np.array([e.value for e in estimates[near]])
+    errors = [estimate.standard_error or 0.0 for estimate in estimates[near]]
+    best = 1 / lowest_of_parabola(inverse, three)
+    moved = [
+        1 / lowest_of_parabola(inverse, three + error * unit) - best
+        for error, unit in zip(errors, np.eye(3), strict=True)
+    ]
+    return Estimate(best, float(np.linalg.norm(moved)), estimates[near][1].members)
 
 
 def scaling_with_size(

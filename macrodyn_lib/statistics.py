@@ -67,6 +67,17 @@ def power_law(values: Sequence[Estimate], x: Sequence[float]) -> Estimate:
     return Estimate(float(line[0]), math.sqrt(covariance[0, 0]), values[0].members)
 
 
+def lowest_of_parabola(x: np.ndarray, y: np.ndarray) -> float:
+    """Where a parabola through three points is lowest, as far as between them.
+
+    That of the lowest point where the parabola is not curved upwards.
+    """
+    curvature, slope, _ = np.polyfit(x, y, 2)
+    if curvature <= 0:
+        return float(x[int(np.argmin(y))])
+    return float(np.clip(-slope / (2 * curvature), min(x), max(x)))
+
+
 def jackknife(members: np.ndarray, estimator: Callable[[np.ndarray], float]) -> Estimate:
     """An estimator of data pooled over independent members, with its jackknife standard error.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from macrodyn_lib.lattice import Patching
+from macrodyn_lib.lattice import Patching, enlargements
 from macrodyn_lib.parallel import map_chunks
 from macrodyn_lib.records import Snapshots
 from macrodyn_lib.systems.base import (
@@ -129,7 +129,7 @@ def upsample(
     assert groups is not None  # set in Snapshots.__post_init__
     rungs = [relax] if relax is None or isinstance(relax, LocalRelax) else list(relax)
     small_shape = states.shape[1 : 1 + len(to.lattice_shape)]
-    for factor in _factors(small_shape, to.lattice_shape):
+    for factor in _levels(small_shape, to.lattice_shape):
         level = to.resized(states.shape[1] * factor)
         chosen = rng.integers(len(states), size=count)
         source, groups = states, groups[chosen]
@@ -206,13 +206,10 @@ def tile_snapshots(
     return Snapshots(states=np.concatenate(parts), groups=snapshots.groups[first])
 
 
-def _factors(small: tuple[int, ...], large: tuple[int, ...]) -> list[int]:
-    ratios = {b // a if b % a == 0 else 0 for a, b in zip(small, large, strict=True)}
-    ratio, factors = (ratios.pop(), []) if len(ratios) == 1 else (0, [])
-    for factor in (2, 3, 5):
-        while ratio > 1 and ratio % factor == 0:
-            factors.append(factor)
-            ratio //= factor
-    if ratio != 1:
-        raise ValueError(f"lattice {large}: must be 2^a 3^b 5^c times the small lattice {small}")
-    return factors
+def _levels(small: tuple[int, ...], large: tuple[int, ...]) -> list[int]:
+    try:
+        (ladder,) = {tuple(enlargements(a, b)) for a, b in zip(small, large, strict=True)}
+    except ValueError:  # also where the edges differ
+        message = f"lattice {large}: must be 2^a 3^b 5^c times the small lattice {small}"
+        raise ValueError(message) from None
+    return list(ladder)
