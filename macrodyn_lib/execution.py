@@ -179,10 +179,15 @@ def _connect(workers: int, scheduler: str | None) -> Iterator["Client"]:
         with client:
             yield client
         return
-    # by default a worker that dies twice within 15 s may never be started again
-    patient = {"distributed.deploy.lost-worker-timeout": "1000 days"}
+    settings = {
+        # by default a worker that dies twice within 15 s may never be started again
+        "distributed.deploy.lost-worker-timeout": "1000 days",
+        # the profiler and the clock of the event loops take a tenth of two cores from the runs
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.tick.interval": "1s",
+    }
     with (
-        dask.config.set(patient),
+        dask.config.set(settings),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from macrodyn_lib.errors import ParameterError
+from macrodyn_lib.lattice import enlargements
 
 Preset = Literal["smoke", "quick", "paper"]
 
@@ -276,8 +277,8 @@ class IsingAblationParameters(CriticalMagnetParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 1024, "members": 2, "rollouts": 8, "training_steps": 100,
                   "continuations": 2, "records": 30, "window": 200, "scope": "few"},
-        "quick": {"snapshots": 8192, "members": 4, "rollouts": 32, "training_steps": 600,
-                  "continuations": 2, "records": 100, "window": 1000, "scope": "few"},
+        "quick": {"snapshots": 4096, "members": 3, "rollouts": 32, "training_steps": 300,
+                  "continuations": 2, "records": 100, "window": 400, "scope": "few"},
         "paper": {"snapshots": 40960, "members": 4, "rollouts": 64, "training_steps": 2000,
                   "continuations": 4, "records": 160, "window": 3000, "scope": "all"},
     }  # fmt: skip
@@ -382,14 +383,14 @@ class NbMoTaParameters(StudyParameters):
 
 
 def _check_small_size(n_small: int, n_large: int) -> None:
-    if not _upsampling_reaches(n_large, n_small):
+    if not _is_reached(n_small, n_large):
         raise ValueError(
             f"n_small = {n_small}: n_large = {n_large} must be 2^a 3^b 5^c times as many"
         )
 
 
 def _check_patch_side(side: int, patch_side: int) -> None:
-    allowed = [part for part in range(1, side + 1) if _upsampling_reaches(side, part)]
+    allowed = [part for part in range(1, side + 1) if _is_reached(part, side)]
     if patch_side not in allowed:
         raise ValueError(
             f"patch_side = {patch_side}: must divide side = {side} into 2^a 3^b 5^c "
@@ -397,12 +398,12 @@ def _check_patch_side(side: int, patch_side: int) -> None:
         )
 
 
-def _upsampling_reaches(large: int, small: int) -> bool:
-    ratio, remainder = divmod(large, small)
-    for factor in (2, 3, 5):
-        while ratio > 0 and ratio % factor == 0:
-            ratio //= factor
-    return remainder == 0 and ratio == 1
+def _is_reached(small: int, large: int) -> bool:
+    try:
+        enlargements(small, large)
+    except ValueError:
+        return False
+    return True
 
 
 NOTEBOOKS: dict[str, type[StudyParameters]] = {

@@ -271,7 +271,7 @@ run.figure(figure, "clock")
 # %% tags=["nbval-ignore-output"]
 boundaries, lengths = ("ghost", "buffer", "periodic"), (run.patch_duration, 2.0, 7.0)
 choices = [(boundary, length) for boundary in boundaries for length in lengths]
-ratios = (0.25, 0.5, 1.0, 2.0)
+ratios = (0.25, 0.5, 1.0, 2.0) if every else (0.5, 1.0, 2.0)
 tasks = {(b, d): (system, recipe.but(boundary=b, duration=d), true_snapshots) for b, d in choices}
 shorter = test.but(window=run.window / 2, replicas=2 * run.rollouts)
 with run.timed("noise scale"):
