@@ -92,16 +92,17 @@ print(f"relaxation time of |M|: {truth['relaxation_time']} (longest: {direct.lon
 # $M$ is a thousandth of the loss.
 
 # %% tags=["nbval-ignore-output"]
+every = run.scope == "all"
 settings = md.TrainingSettings(
-    steps=run.training_steps, learning_rate=0.01, check_every=100, resolution=0.05
-)
+    steps=run.training_steps, learning_rate=0.01, check_every=100,
+    resolution=0.05 if every else 0.1,
+)  # fmt: skip
 recipe = pipeline.Recipe(
     patch_side=run.patch_side, snapshots=run.snapshots, times=(0.0,), relax_durations=(0.0,),
     duration=run.patch_duration, continuations=run.continuations, signs=(-1, 1),
     members=run.members, whole=True, settings=settings,
 )  # fmt: skip
 small_system = system.resized(run.patch_side)
-every = run.scope == "all"
 
 # %% tags=["nbval-ignore-output"]
 durations = (0.0, 10.0, 100.0, 400.0) if every else (0.0, 10.0, 100.0)
