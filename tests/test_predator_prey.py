@@ -310,7 +310,7 @@ def test_simulate_raises_for_wrong_states():
 
 def test_divergence_raises_with_the_last_good_state():
     # the explicit scheme cannot follow densities of 10^4: they explode within some steps
-    with pytest.raises(DivergedError, match="predator-prey simulation became non-finite") as caught:
+    with pytest.raises(DivergedError, match="PredatorPrey simulation became non-finite") as caught:
         SYSTEM.simulate(np.full((1, 12, 2), 1e4), np.array([1.0]), np.random.default_rng(0))
     assert np.isfinite(caught.value.state).all()
 

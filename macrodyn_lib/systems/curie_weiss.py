@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import ClassVar, Self, final
+from typing import ClassVar, final
 
 import numpy as np
 from scipy.special import expit
@@ -11,21 +11,13 @@ from macrodyn_lib.kernels import curie_weiss as kernels
 from macrodyn_lib.lattice import Patch
 from macrodyn_lib.parallel import map_chunks
 from macrodyn_lib.records import Trajectories
-from macrodyn_lib.systems.base import (
-    MicroscopicSystem,
-    check_integer,
-    check_number,
-    check_states,
-    check_times,
-    spins_of_magnetization,
-)
-
-UNLIMITED = np.iinfo(np.int64).max
+from macrodyn_lib.systems.base import check_states, check_times
+from macrodyn_lib.systems.spins import UNLIMITED, SpinSystem
 
 
 @final
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class CurieWeiss(MicroscopicSystem):
+class CurieWeiss(SpinSystem):
     """H = -(1/2n) (sum_i s_i)^2 - h sum_i s_i; spin i flips at rate 1 / (1 + exp(dH_i / T)).
 
     side: n = side^2 spins, laid out on a square so that patches mean something;
@@ -37,34 +29,10 @@ class CurieWeiss(MicroscopicSystem):
     patches keep their spins. Both have the law of the spin-by-spin process.
     """
 
-    side: int
     temperature: float = 1.1
-    field: float = 0.1
 
     observable_names: ClassVar[tuple[str, ...]] = ("M",)
     observables_are_site_means: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_integer("side", self.side)
-        check_number("temperature", self.temperature, above=0)
-        check_number("field", self.field)
-
-    @property
-    def lattice_shape(self) -> tuple[int, ...]:
-        return (self.side, self.side)
-
-    @property
-    def n_sites(self) -> int:
-        return self.side**2
-
-    def resized(self, size: int) -> Self:
-        return dataclasses.replace(self, side=size)
-
-    def initial_states(
-        self, count: int, rng: np.random.Generator, *, magnetization: float | None = None
-    ) -> np.ndarray:
-        """Spins placed at random with a given magnetization; None: uniform in (-1, 1) per state."""
-        return spins_of_magnetization(count, self.lattice_shape, magnetization, rng)
 
     def simulate(
         self,
@@ -89,19 +57,6 @@ class CurieWeiss(MicroscopicSystem):
 
         counts = np.concatenate(map_chunks(run, len(states), rng, chunk=8))
         return Trajectories(times=times, observables=(2 * counts / self.n_sites - 1)[..., None])
-
-    def evolve_patch(
-        self, states: np.ndarray, patch: Patch, duration: float, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Flip spins of one patch for ``duration`` in the mean field of the whole lattice."""
-        check_number("duration", duration, above=0)
-        return self._evolve(states, patch, duration, UNLIMITED, rng)[0]
-
-    def evolve_patch_events(
-        self, states: np.ndarray, patch: Patch, events: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        check_integer("events", events)
-        return self._evolve(states, patch, math.inf, events, rng)
 
     def observables(self, states: np.ndarray) -> np.ndarray:
         return 2 * _up_counts(states)[:, None] / math.prod(states.shape[1:]) - 1

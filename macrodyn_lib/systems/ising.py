@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Self, final
+from typing import ClassVar, final
 
 import numpy as np
 from scipy.special import expit
@@ -19,17 +19,16 @@ from macrodyn_lib.systems.base import (
     check_number,
     check_states,
     check_times,
-    spins_of_magnetization,
 )
+from macrodyn_lib.systems.spins import UNLIMITED, SpinSystem
 
-UNLIMITED = np.iinfo(np.int64).max
 WORD = 64  # replicas per machine word in multi-spin coding
 NEIGHBOUR_SUMS = 2 * np.arange(5) - 4  # of 4 spins, by how many of them are up
 
 
 @final
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Ising(MicroscopicSystem):
+class Ising(SpinSystem):
     """H = -sum_<ij> s_i s_j - h sum_i s_i; spin i flips at rate 1 / (1 + exp(dH_i / T)).
 
     side: side^2 spins on a periodic square lattice, each bond counted once; temperature T > 0 and
@@ -41,34 +40,11 @@ class Ising(MicroscopicSystem):
     Source: paper Eq. 23, 24 and Algorithm 2; facts on conventions in docs/decisions.md.
     """
 
-    side: int
     temperature: float = 2.5
-    field: float = 0.1
 
     observable_names: ClassVar[tuple[str, ...]] = ("M", "rho")
     interaction_range: ClassVar[int | None] = 1
-
-    def __post_init__(self) -> None:
-        check_integer("side", self.side, at_least=2)
-        check_number("temperature", self.temperature, above=0)
-        check_number("field", self.field)
-
-    @property
-    def lattice_shape(self) -> tuple[int, ...]:
-        return (self.side, self.side)
-
-    @property
-    def n_sites(self) -> int:
-        return self.side**2
-
-    def resized(self, size: int) -> Self:
-        return dataclasses.replace(self, side=size)
-
-    def initial_states(
-        self, count: int, rng: np.random.Generator, *, magnetization: float | None = None
-    ) -> np.ndarray:
-        """Spins placed at random with a given magnetization; None: uniform in (-1, 1) per state."""
-        return spins_of_magnetization(count, self.lattice_shape, magnetization, rng)
+    smallest_side: ClassVar[int] = 2
 
     def observables(self, states: np.ndarray) -> np.ndarray:
         """(B, *any lattice) -> (B, 2): M and rho; the lattice is taken as periodic."""
@@ -109,13 +85,6 @@ class Ising(MicroscopicSystem):
         parts = map_chunks(run, len(states), rng, chunk=8, description=description)
         return self._trajectories(times, parts, keep_states)
 
-    def evolve_patch(
-        self, states: np.ndarray, patch: Patch, duration: float, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Flip spins of one patch for ``duration`` among frozen neighbours (the n-fold way)."""
-        check_number("duration", duration, above=0)
-        return self._evolve(states, patch, duration, UNLIMITED, rng)[0]
-
     def evolve_patch_and_expect(
         self, states: np.ndarray, patch: Patch, duration: float, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -132,12 +101,6 @@ class Ising(MicroscopicSystem):
         occupation = np.empty((len(states), kernels.CLASSES))
         evolved, _ = self._evolve(states, patch, duration, UNLIMITED, rng, occupation)
         return evolved, occupation * self._rates() @ self._jumps()
-
-    def evolve_patch_events(
-        self, states: np.ndarray, patch: Patch, events: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        check_integer("events", events)
-        return self._evolve(states, patch, math.inf, events, rng)
 
     def relax_patches(
         self,

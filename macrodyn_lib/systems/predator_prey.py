@@ -1,24 +1,14 @@
 """Stochastic predator-prey reaction-diffusion system on a line of cells (paper Sec. III.1)."""
 
 import dataclasses
-import math
-from collections.abc import Sequence
 from typing import ClassVar, Self, final
 
 import numpy as np
 
-from macrodyn_lib.errors import DivergedError
 from macrodyn_lib.kernels import predator_prey as kernels
 from macrodyn_lib.lattice import Patch
-from macrodyn_lib.parallel import map_chunks
-from macrodyn_lib.records import Trajectories
-from macrodyn_lib.systems.base import (
-    MicroscopicSystem,
-    check_integer,
-    check_number,
-    check_states,
-    check_times,
-)
+from macrodyn_lib.systems.base import check_integer, check_number, check_states
+from macrodyn_lib.systems.fields import FieldSystem
 
 # The paper's time step; at a = 3 it is a twentieth of the fastest rate of the reaction.
 LARGEST_STEP = 0.01
@@ -29,7 +19,7 @@ MEANS, AMPLITUDES = (0.4, 0.6), (0.0, 0.2)
 
 @final
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PredatorPrey(MicroscopicSystem):
+class PredatorPrey(FieldSystem):
     """Prey u and predators v in n cells, Neumann ends, in lattice units (cells of length 1).
 
         du = [u (1 - u - v) + c (u_left - 2 u + u_right)] dt + s dW
@@ -57,11 +47,9 @@ class PredatorPrey(MicroscopicSystem):
     c: float = 0.0
     noise: float = 0.02
     predator_diffusion: float = 1.0
-    time_step: float | None = None
 
     observable_names: ClassVar[tuple[str, ...]] = ("u", "v")
-    periodic: ClassVar[bool] = False
-    observables_are_site_means: ClassVar[bool] = True
+    rows_together: ClassVar[int] = 16
 
     def __post_init__(self) -> None:
         check_integer("n_cells", self.n_cells)
@@ -74,13 +62,8 @@ class PredatorPrey(MicroscopicSystem):
         check_number("noise", self.noise, above=0)
         # of order 1: growth of prey, and of predators per unit of prey beyond the threshold
         fastest = 1 + self.a + 4 * max(self.c, self.predator_diffusion)
-        if self.time_step is None:
-            object.__setattr__(self, "time_step", min(LARGEST_STEP, 0.2 / fastest))
-        elif not 0 < self.time_step < 2 / fastest:
-            raise ValueError(
-                f"time_step = {self.time_step}: must be > 0 and < {2 / fastest:g}, where the "
-                "explicit scheme becomes unstable (2 / (1 + a + 4 max(c, predator_diffusion)))"
-            )
+        default = min(LARGEST_STEP, 0.2 / fastest)
+        self._choose_time_step(default, fastest, "1 + a + 4 max(c, predator_diffusion)")
 
     @property
     def lattice_shape(self) -> tuple[int, ...]:
@@ -126,71 +109,6 @@ class PredatorPrey(MicroscopicSystem):
         m, k = rng.uniform(*means, size=count), rng.uniform(*amplitudes, size=count)
         return self.wave(m, np.minimum(k, np.minimum(m, 1 - m)))
 
-    def simulate(
-        self,
-        states: np.ndarray,
-        times: np.ndarray,
-        rng: np.random.Generator,
-        *,
-        keep_states: bool = False,
-    ) -> Trajectories:
-        """Euler-Maruyama from time 0; each interval between ``times`` is cut into equal steps.
-
-        Raises: DivergedError: a density became infinite (noise or rates too large for the step); it
-                carries the index of the time and the states at the one before.
-        """
-        self._check(states)
-        times = check_times(times)
-
-        def run(
-            rows: slice, generator: np.random.Generator
-        ) -> tuple[np.ndarray, np.ndarray | None]:
-            x = np.array(states[rows], dtype=np.float64)
-            means = np.empty((len(x), len(times), 2))
-            kept = np.empty((len(x), len(times), self.n_cells, 2)) if keep_states else None
-            for index, duration in enumerate(np.diff(times, prepend=0.0)):
-                before = x.copy()
-                self._advance(x, self._whole, duration, generator)
-                if not np.isfinite(x).all():
-                    raise DivergedError("predator-prey simulation", index, before)
-                means[:, index] = self.observables(x)
-                if kept is not None:
-                    kept[:, index] = x
-            return means, kept
-
-        parts = map_chunks(run, len(states), rng, chunk=16)
-        return Trajectories(
-            times=times,
-            observables=np.concatenate([means for means, _ in parts]),
-            states=np.concatenate([kept for _, kept in parts if kept is not None])
-            if keep_states
-            else None,
-        )
-
-    def evolve_patch(
-        self, states: np.ndarray, patch: Patch, duration: float, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Evolve the cells of one patch; exact marginal of the full step for one time step."""
-        self._check(states)
-        check_number("duration", duration, above=0)
-        result = np.array(states, dtype=np.float64)
-        self._advance(result, patch, duration, rng)
-        return result
-
-    def relax_patches(
-        self,
-        states: np.ndarray,
-        patches: Sequence[Patch],
-        duration: float,
-        rng: np.random.Generator,
-    ) -> np.ndarray:
-        """The same dynamics, one patch after the other, in one copy of the states."""
-        self._check(states)
-        result = np.array(states, dtype=np.float64)
-        for patch in patches:
-            self._advance(result, patch, duration, rng)
-        return result
-
     def observables(self, states: np.ndarray) -> np.ndarray:
         return states.mean(axis=1)
 
@@ -222,30 +140,21 @@ class PredatorPrey(MicroscopicSystem):
         right = np.minimum(left + 1, n - 1)
         return states[:, left] * (1 - weight) + states[:, right] * weight
 
-    @property
-    def _whole(self) -> Patch:
-        return Patch(start=(0,), shape=self.lattice_shape, lattice_shape=self.lattice_shape)
-
     def _check(self, states: np.ndarray) -> None:
         check_states(states, self.state_shape)
         if (states < 0).any():
             raise ValueError(f"states has a minimum of {states.min():g}: densities must be >= 0")
 
-    def _advance(
-        self, x: np.ndarray, patch: Patch, duration: float, rng: np.random.Generator
+    def _advance_steps(
+        self, x: np.ndarray, patch: Patch, n_steps: int, h: float, rng: np.random.Generator
     ) -> None:
-        assert self.time_step is not None  # set in __post_init__
-        # the small slack keeps a duration of exactly m steps from becoming m + 1 by rounding
-        n_steps = math.ceil(duration / self.time_step - 1e-9)
-        if n_steps == 0:
-            return
         kernels.euler_maruyama_inplace(
             x,
             patch.start[0],
             patch.start[0] + patch.shape[0],
             patch.boundary == "periodic",
             n_steps,
-            duration / n_steps,
+            h,
             self.a,
             self.b,
             self.c,
