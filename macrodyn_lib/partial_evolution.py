@@ -363,7 +363,7 @@ def evolve_patches(
             if len(at[0]) == 0:
                 continue
             frame = _Frame.of(system, patch, patching)
-            source = frame.extract(states)[at[0]]
+            source = frame.extract(states if len(at[0]) == len(states) else states[at[0]])
             for twin in range(continuations):
                 evolved, elapsed = move(frame, source, generator)
                 after = frame.patch.extract(evolved)
