@@ -134,7 +134,7 @@ class LinearChainParameters(StudyParameters):
 class CurieWeissParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 4000, "members": 4, "rollouts": 24, "training_steps": 120},
-        "quick": {"snapshots": 20000, "members": 4, "rollouts": 32, "training_steps": 400},
+        "quick": {"snapshots": 12000, "members": 3, "rollouts": 32, "training_steps": 300},
         "paper": {"snapshots": 160000, "members": 8, "rollouts": 64, "training_steps": 800},
     }
     side: Annotated[int, Field(ge=2)] = 64
@@ -224,8 +224,8 @@ class IsingParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 2000, "continuations": 2, "members": 2, "rollouts": 4,
                   "training_steps": 150, "words": 2, "variants": "few", "variant_snapshots": 1000},
-        "quick": {"snapshots": 12000, "continuations": 2, "members": 4, "rollouts": 8,
-                  "training_steps": 600, "words": 2, "variants": "few", "variant_snapshots": 6000},
+        "quick": {"snapshots": 8000, "continuations": 2, "members": 3, "rollouts": 8,
+                  "training_steps": 400, "words": 2, "variants": "few", "variant_snapshots": 4000},
         "paper": {"snapshots": 64000, "continuations": 4, "members": 6, "rollouts": 32,
                   "training_steps": 1500, "words": 12, "variants": "all",
                   "variant_snapshots": 20000},
@@ -335,9 +335,9 @@ class NbMoTaParameters(StudyParameters):
                   "rollouts": 16, "training_steps": 100, "direct_runs": 4, "chains": 4,
                   "sweeps": 60, "ordering_sweeps": 150, "sizes": [8, 16], "max_hops": 7e4,
                   "protocol_events": 20000, "variants": "few"},
-        "quick": {"temperatures": [1000, 1200, 1400, 2000, 3000], "snapshots": 300, "runs": 2,
-                  "members": 3, "rollouts": 32, "training_steps": 1000, "direct_runs": 6,
-                  "chains": 6, "sweeps": 150, "ordering_sweeps": 600, "sizes": [8, 16, 32],
+        "quick": {"temperatures": [1000, 1400, 2000, 3000], "snapshots": 300, "runs": 2,
+                  "members": 3, "rollouts": 32, "training_steps": 500, "direct_runs": 5,
+                  "chains": 5, "sweeps": 150, "ordering_sweeps": 400, "sizes": [8, 16, 32],
                   "max_hops": 4e5, "protocol_events": 1000000, "variants": "few"},
         "paper": {"temperatures": [600, 700, 800, 900, 1000, 1200, 1400, 1600, 2000, 2500, 3000],
                   "snapshots": 960, "runs": 2, "members": 6, "rollouts": 64,

@@ -158,7 +158,7 @@ every = run.variants == "all"
 hops = [10, 30, 100, 300, 1000] if every else [30, 300]
 boundaries = [run.boundary, "ghost", "periodic"] if every else [run.boundary, "ghost"]
 boundaries = list(dict.fromkeys(boundaries))
-settings = dataclasses.replace(recipe.settings, steps=min(run.training_steps, 500))
+settings = dataclasses.replace(recipe.settings, steps=500 if every else run.training_steps // 2)
 fewer = recipe.but(snapshots=min(run.snapshots, 640), sweeps=2.0, settings=settings)
 study_lags = run.cached(alloy.lag_study)
 with run.timed("lag time"):
