@@ -512,6 +512,24 @@ def evolve_linear(  # type: ignore[no-untyped-def]
     _linear(lattice, hops, states, stops, max_events, mean_waits, rng, times, counts, kept, log)
 
 
+@numba.njit(nogil=True)
+def _with_neighbours(lattice: Lattice, offsets: np.ndarray) -> np.ndarray:
+    """Flat indices of each site of the box and of all that interact with it, (n, 1 + M)."""
+    box = lattice.box
+    around = np.empty((2 * box[3] * box[4] * box[5], 1 + len(offsets)), dtype=np.uint32)
+    for number in range(len(around)):
+        cell, b = number // 2, number % 2
+        x, y, z = cell // (box[4] * box[5]), cell // box[5] % box[4], cell % box[5]
+        x = 2 * ((box[0] + x) % lattice.shape[0]) + b
+        y = 2 * ((box[1] + y) % lattice.shape[1]) + b
+        z = 2 * ((box[2] + z) % lattice.shape[2]) + b
+        around[number, 0] = _site(lattice, x, y, z)
+        for o in range(len(offsets)):
+            dx, dy, dz = offsets[o]
+            around[number, 1 + o] = _site(lattice, x + dx, y + dy, z + dz)
+    return around
+
+
 @numba.njit(nogil=True, cache=True)
 def exchange_inplace(
     lattice: Lattice,
@@ -534,40 +552,36 @@ def exchange_inplace(
     exchanges once, and nothing is counted.
     Draws: first site, second site, acceptance (only where the energy rises).
     """
-    box, shape = lattice.box, lattice.shape
-    n_sites = 2 * box[3] * box[4] * box[5]
-    ends = np.empty((2, 3), dtype=np.int64)
-    sites = np.empty(2, dtype=np.int64)
+    around = _with_neighbours(lattice, offsets)
+    n_sites, n_neighbours = len(around), len(offsets)
+    # of a pair by shell and species of the other, (4 S,), when one kind becomes another; indices
+    # are unsigned, so that none is tested for its sign
+    differences = np.empty((4, 4, 4 * len(energies)))
+    for old in range(4):
+        for new in range(4):
+            differences[old, new] = (energies[:, :, new] - energies[:, :, old]).ravel()
+    rows = (4 * shells).astype(np.uint32)
     tally = np.empty(BOND_TYPES + 1, dtype=np.int64)
     for replica in range(len(states)):
         species = states[replica]
         for record in range(max(counts.shape[1], 1)):
             for _ in range(attempts):
-                for end in range(2):
-                    number = int(rng.random() * n_sites)
-                    cell, b = number // 2, number % 2
-                    x, y, z = cell // (box[4] * box[5]), cell // box[5] % box[4], cell % box[5]
-                    ends[end, 0] = 2 * ((box[0] + x) % shape[0]) + b
-                    ends[end, 1] = 2 * ((box[1] + y) % shape[1]) + b
-                    ends[end, 2] = 2 * ((box[2] + z) % shape[2]) + b
-                    sites[end] = _site(lattice, ends[end, 0], ends[end, 1], ends[end, 2])
-                kinds = species[sites[0]], species[sites[1]]
-                if kinds[0] == kinds[1]:
+                first = around[int(rng.random() * n_sites)]
+                second = around[int(rng.random() * n_sites)]
+                a, b = species[first[0]], species[second[0]]
+                if a == b:
                     continue
-                change = 0.0
-                for end in range(2):
-                    for o in range(len(offsets)):
-                        site = _site(
-                            lattice,
-                            ends[end, 0] + offsets[o, 0],
-                            ends[end, 1] + offsets[o, 1],
-                            ends[end, 2] + offsets[o, 2],
-                        )
-                        if site != sites[1 - end]:  # the bond between the two stays what it is
-                            by_kind = energies[shells[o], species[site]]
-                            change += by_kind[kinds[1 - end]] - by_kind[kinds[end]]
+                to_b, to_a = differences[a, b], differences[b, a]
+                from_first, from_second = 0.0, 0.0
+                for o in range(n_neighbours):
+                    site, other = first[o + 1], second[o + 1]
+                    if site != second[0]:  # the bond between the two stays what it is
+                        from_first += to_b[rows[o] + species[site]]
+                    if other != first[0]:
+                        from_second += to_a[rows[o] + species[other]]
+                change = from_first + from_second
                 if change <= 0 or rng.random() < math.exp(-beta * change):
-                    species[sites[0]], species[sites[1]] = kinds[1], kinds[0]
+                    species[first[0]], species[second[0]] = b, a
             if counts.shape[1] > 0:
-                count_bonds(species, shape, tally)
+                count_bonds(species, lattice.shape, tally)
                 counts[replica, record] = tally[:BOND_TYPES]
