@@ -159,7 +159,8 @@ hops = [10, 30, 100, 300, 1000] if every else [30, 300]
 boundaries = [run.boundary, "ghost", "periodic"] if every else [run.boundary, "ghost"]
 boundaries = list(dict.fromkeys(boundaries))
 settings = dataclasses.replace(recipe.settings, steps=500 if every else run.training_steps // 2)
-fewer = recipe.but(snapshots=min(run.snapshots, 640), sweeps=2.0, settings=settings)
+sweeps = 2.0 if middle > 1500 else recipe.sweeps  # seams heal sooner where it is hot
+fewer = recipe.but(snapshots=min(run.snapshots, 640), sweeps=sweeps, settings=settings)
 study_lags = run.cached(alloy.lag_study)
 with run.timed("lag time"):
     lags = study_lags(
@@ -332,8 +333,8 @@ times = direct[middle].times
 with run.timed("sizes"):
     by_size = {
         size: compare_size(
-            at[middle].resized(size), recipe, small[middle], times, run.rollouts,
-            run.direct_runs, run.stream("size", size),
+            at[middle].resized(size), recipe.but(sweeps=sweeps), small[middle], times,
+            run.rollouts, run.direct_runs, run.stream("size", size),
         )
         for size in run.sizes
     }  # fmt: skip
