@@ -134,7 +134,7 @@ class LinearChainParameters(StudyParameters):
 class CurieWeissParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 4000, "members": 4, "rollouts": 24, "training_steps": 120},
-        "quick": {"snapshots": 12000, "members": 3, "rollouts": 32, "training_steps": 300},
+        "quick": {"snapshots": 8000, "members": 4, "rollouts": 32, "training_steps": 200},
         "paper": {"snapshots": 160000, "members": 8, "rollouts": 64, "training_steps": 800},
     }
     side: Annotated[int, Field(ge=2)] = 64
@@ -158,8 +158,8 @@ class PredatorPreyParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 2000, "continuations": 4, "members": 3, "rollouts": 25,
                   "training_steps": 150, "direct_sets": 4, "variants": "few"},
-        "quick": {"snapshots": 12000, "continuations": 16, "members": 3, "rollouts": 25,
-                  "training_steps": 800, "direct_sets": 4, "variants": "few"},
+        "quick": {"snapshots": 6000, "continuations": 16, "members": 3, "rollouts": 25,
+                  "training_steps": 500, "direct_sets": 4, "variants": "few"},
         "paper": {"snapshots": 48000, "continuations": 128, "members": 4, "rollouts": 400,
                   "training_steps": 5000, "direct_sets": 32, "variants": "all"},
     }  # fmt: skip
@@ -224,8 +224,8 @@ class IsingParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 2000, "continuations": 2, "members": 2, "rollouts": 4,
                   "training_steps": 150, "words": 2, "variants": "few", "variant_snapshots": 1000},
-        "quick": {"snapshots": 8000, "continuations": 2, "members": 3, "rollouts": 8,
-                  "training_steps": 400, "words": 2, "variants": "few", "variant_snapshots": 4000},
+        "quick": {"snapshots": 6000, "continuations": 2, "members": 3, "rollouts": 8,
+                  "training_steps": 300, "words": 2, "variants": "few", "variant_snapshots": 3000},
         "paper": {"snapshots": 64000, "continuations": 4, "members": 6, "rollouts": 32,
                   "training_steps": 1500, "words": 12, "variants": "all",
                   "variant_snapshots": 20000},
@@ -337,7 +337,7 @@ class NbMoTaParameters(StudyParameters):
                   "protocol_events": 20000, "variants": "few"},
         "quick": {"temperatures": [1000, 1400, 2000, 3000], "snapshots": 160, "runs": 2,
                   "members": 3, "rollouts": 32, "training_steps": 500, "direct_runs": 4,
-                  "chains": 4, "sweeps": 150, "ordering_sweeps": 300, "sizes": [8, 16, 32],
+                  "chains": 4, "sweeps": 150, "ordering_sweeps": 300, "sizes": [8, 16],
                   "max_hops": 3e5, "protocol_events": 500000, "variants": "few"},
         "paper": {"temperatures": [600, 700, 800, 900, 1000, 1200, 1400, 1600, 2000, 2500, 3000],
                   "snapshots": 960, "runs": 2, "members": 6, "rollouts": 64,
