@@ -177,6 +177,22 @@ def evolve_one_patch(
     return system.evolve_buffered_patch(states, patch, rim, duration, rng)
 
 
+def spins_of_magnetization(
+    count: int,
+    lattice_shape: tuple[int, ...],
+    magnetization: float | None,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """(count, *lattice) int8: up spins placed at random; None: M uniform in (-1, 1) per state."""
+    if magnetization is not None and not -1 <= magnetization <= 1:
+        raise ValueError(f"magnetization = {magnetization}: must lie in [-1, 1]")
+    n = math.prod(lattice_shape)
+    targets = rng.uniform(-1, 1, count) if magnetization is None else magnetization
+    n_up = np.rint(n * (1 + np.broadcast_to(targets, count)) / 2).astype(np.int64)
+    spins = np.where(np.arange(n) < n_up[:, None], 1, -1).astype(np.int8)
+    return rng.permuted(spins, axis=1).reshape(count, *lattice_shape)
+
+
 def check_number(
     name: str, value: float, *, above: float = -math.inf, at_least: float = -math.inf
 ) -> None:

@@ -8,7 +8,12 @@ from typing import ClassVar, Self
 import numpy as np
 
 from macrodyn_lib.lattice import Patch
-from macrodyn_lib.systems.base import MicroscopicSystem, check_integer, check_number
+from macrodyn_lib.systems.base import (
+    MicroscopicSystem,
+    check_integer,
+    check_number,
+    spins_of_magnetization,
+)
 
 UNLIMITED = np.iinfo(np.int64).max
 
@@ -47,12 +52,7 @@ class SpinSystem(MicroscopicSystem):
         self, count: int, rng: np.random.Generator, *, magnetization: float | None = None
     ) -> np.ndarray:
         """Spins placed at random with a given magnetization; None: uniform in (-1, 1) per state."""
-        if magnetization is not None and not -1 <= magnetization <= 1:
-            raise ValueError(f"magnetization = {magnetization}: must lie in [-1, 1]")
-        targets = rng.uniform(-1, 1, count) if magnetization is None else magnetization
-        n_up = np.rint(self.n_sites * (1 + np.broadcast_to(targets, count)) / 2).astype(np.int64)
-        spins = np.where(np.arange(self.n_sites) < n_up[:, None], 1, -1).astype(np.int8)
-        return rng.permuted(spins, axis=1).reshape(count, *self.lattice_shape)
+        return spins_of_magnetization(count, self.lattice_shape, magnetization, rng)
 
     def evolve_patch(
         self, states: np.ndarray, patch: Patch, duration: float, rng: np.random.Generator
