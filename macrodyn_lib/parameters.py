@@ -277,8 +277,8 @@ class IsingAblationParameters(CriticalMagnetParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 1024, "members": 2, "rollouts": 8, "training_steps": 100,
                   "continuations": 2, "records": 30, "window": 200, "scope": "few"},
-        "quick": {"snapshots": 4096, "members": 3, "rollouts": 32, "training_steps": 300,
-                  "continuations": 2, "records": 100, "window": 400, "scope": "few"},
+        "quick": {"snapshots": 3072, "members": 3, "rollouts": 32, "training_steps": 200,
+                  "continuations": 2, "records": 60, "window": 300, "scope": "few"},
         "paper": {"snapshots": 40960, "members": 4, "rollouts": 64, "training_steps": 2000,
                   "continuations": 4, "records": 160, "window": 3000, "scope": "all"},
     }  # fmt: skip
