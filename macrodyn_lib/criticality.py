@@ -323,10 +323,16 @@ def read_sweep(folder: Path, middle: float = 2.27) -> Sweep:
 
 
 def _mean(runs: Sequence[Mapping[str, Mapping[str, float]]], name: str) -> Estimate:
-    """Mean over seeds; its error from within the runs, which know their own by many blocks."""
-    values = [run[name]["value"] for run in runs]
-    errors = [run[name]["standard_error"] for run in runs]
-    return Estimate(float(np.mean(values)), float(math.hypot(*errors) / len(runs)))
+    """Mean over seeds by inverse variances; the runs know their own errors by many blocks.
+
+    A run whose potential got a well at the edge of the data knows that, too: it must not spoil
+    the mean.
+    """
+    values = np.array([run[name]["value"] for run in runs])
+    errors = np.array([run[name]["standard_error"] for run in runs])
+    precisions = np.fmax(errors, 1e-12) ** -2.0
+    mean = float(precisions @ values / precisions.sum())
+    return Estimate(mean, float(precisions.sum() ** -0.5))
 
 
 def sweep_folder(name: str) -> Path:

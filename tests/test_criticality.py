@@ -105,21 +105,21 @@ def test_same_seed_gives_the_same_point_with_any_threads(monkeypatch):
     assert set(results[0].groups) == {0, 1, 2}
 
 
-def metrics(shift):
+def metrics(shift, error):
     names = (*criticality.QUANTITIES, "relaxation_time")
     return {
-        prefix + name: {"value": 0.5 + shift, "standard_error": 0.1}
+        prefix + name: {"value": 0.5 + shift, "standard_error": error}
         for prefix in ("", "sampled.", "direct.")
         for name in names
     }
 
 
-def store(folder, name, side, temperature, shift=0.0, notebook="05_ising_criticality"):
+def store(folder, name, side, temperature, shift=0.0, error=0.1, notebook="05_ising_criticality"):
     (folder / name).mkdir(parents=True)
     content = {
         "notebook": notebook,
         "parameters": {"side": side, "temperature": temperature},
-        "metrics": metrics(shift),
+        "metrics": metrics(shift, error),
     }
     (folder / name / "results.json").write_text(json.dumps(content))
 
@@ -137,6 +137,16 @@ def test_sweep_is_read_with_means_over_seeds_and_whole_sizes(tmp_path):
     np.testing.assert_allclose(sweep.direct.errors["binder"], 0.1 / np.sqrt(2))
     assert sweep.relaxation[32][0].value == pytest.approx(0.6)
     np.testing.assert_allclose(criticality.z_scores(sweep.ours, sweep.direct, "binder"), 0)
+
+
+def test_run_that_knows_nothing_does_not_spoil_the_mean_over_seeds(tmp_path):
+    for k, (side, temperature) in enumerate((s, t) for s in (16, 32) for t in (2.2, 2.27, 2.3)):
+        store(tmp_path, f"a{k}", side, temperature)
+        store(tmp_path, f"b{k}", side, temperature, shift=0.3, error=0.2)
+        store(tmp_path, f"c{k}", side, temperature, shift=5.0, error=1e4)
+    sweep = criticality.read_sweep(tmp_path)
+    np.testing.assert_allclose(sweep.ours.binder, 0.5 + 0.3 / 5, atol=1e-8)
+    np.testing.assert_allclose(sweep.ours.errors["binder"], 0.1 * np.sqrt(4 / 5), atol=1e-8)
 
 
 def test_sweep_without_enough_points_is_refused(tmp_path):
