@@ -10,6 +10,8 @@ import numpy as np
 from macrodyn_lib.lattice import Patch, Patching
 from macrodyn_lib.records import Trajectories
 
+UNLIMITED = np.iinfo(np.int64).max  # events
+
 
 class MicroscopicSystem(abc.ABC):
     """A lattice of sites with stochastic dynamics; concrete systems are frozen dataclasses.

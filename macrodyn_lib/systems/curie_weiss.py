@@ -11,8 +11,8 @@ from macrodyn_lib.kernels import curie_weiss as kernels
 from macrodyn_lib.lattice import Patch
 from macrodyn_lib.parallel import map_chunks
 from macrodyn_lib.records import Trajectories
-from macrodyn_lib.systems.base import check_states, check_times
-from macrodyn_lib.systems.spins import UNLIMITED, SpinSystem
+from macrodyn_lib.systems.base import UNLIMITED, check_states, check_times
+from macrodyn_lib.systems.spins import SpinSystem
 
 
 @final

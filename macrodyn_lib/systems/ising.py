@@ -14,13 +14,14 @@ from macrodyn_lib.lattice import Patch
 from macrodyn_lib.parallel import map_chunks
 from macrodyn_lib.records import Trajectories
 from macrodyn_lib.systems.base import (
+    UNLIMITED,
     MicroscopicSystem,
     check_integer,
     check_number,
     check_states,
     check_times,
 )
-from macrodyn_lib.systems.spins import UNLIMITED, SpinSystem
+from macrodyn_lib.systems.spins import SpinSystem
 
 WORD = 64  # replicas per machine word in multi-spin coding
 NEIGHBOUR_SUMS = 2 * np.arange(5) - 4  # of 4 spins, by how many of them are up

@@ -15,6 +15,7 @@ from macrodyn_lib.parallel import map_chunks
 from macrodyn_lib.records import Trajectories
 from macrodyn_lib.systems.barriers import SPECIES, BarrierModel, barrier_model
 from macrodyn_lib.systems.base import (
+    UNLIMITED,
     MicroscopicSystem,
     check_integer,
     check_number,
@@ -26,7 +27,6 @@ ATTEMPT_RATE = 1e13  # 1/s
 BOLTZMANN = 8.617333e-5  # eV/K
 SITES_PER_VACANCY = 1024
 SMALLEST = 4  # cells: on shorter edges a pair of sites would meet itself around the lattice
-UNLIMITED = np.iinfo(np.int64).max
 
 
 @final

@@ -9,13 +9,12 @@ import numpy as np
 
 from macrodyn_lib.lattice import Patch
 from macrodyn_lib.systems.base import (
+    UNLIMITED,
     MicroscopicSystem,
     check_integer,
     check_number,
     spins_of_magnetization,
 )
-
-UNLIMITED = np.iinfo(np.int64).max
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
