@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,10 +30,6 @@ from macrodyn_lib.study import ROOT, runs_root
 from macrodyn_lib.systems.ising import Ising
 from macrodyn_lib.upsampling import ROWS, relax_ladder, upsample
 
-# Degree of V by the number of rate records: more than the noise supports makes wells at the edge of
-# the data; |M| of 16 x 16 falls by 0.2 % from 14 to 20, and no further.
-DEGREES = {2e4: 8, 5e5: 14, math.inf: 20}
-SAMPLED_DEGREE = 8  # the same from sampled pairs, each of them far noisier
 BLOCKS = 16  # independent parts of the snapshots, for standard errors
 PASS = 1.25  # duration of LocalRelax per tile between two records: five attempts per site
 QUANTITIES = ("abs_magnetization", "susceptibility", "binder")
@@ -124,28 +119,14 @@ def in_cells(moments: IncrementMoments, system: Ising) -> IncrementMoments:
     return halves.coarsened(np.array([1 / 80, 0.1 / system.side]), by_group=True)
 
 
-def learn(moments: IncrementMoments, system: Ising, *, degree: int | None = None) -> ReversibleSDE:
-    """The SDE of M and rho from merged increments, with lambda = K (for rates K is 1).
-
-    degree: of V; None: by the number of records.
-    """
-    if degree is None:
-        degree = _degree(moments)
+def learn(moments: IncrementMoments, system: Ising) -> ReversibleSDE:
+    """The SDE of M and rho from merged increments, with lambda = K (for rates K is 1)."""
     together = dataclasses.replace(moments, groups=np.zeros(len(moments), dtype=np.int64))
-    return fit_reversible_sde(in_cells(together, system), degree=degree)
-
-
-def _degree(moments: IncrementMoments) -> int:
-    records = moments.counts.sum()
-    return next(degree for most, degree in DEGREES.items() if records <= most)
+    return fit_reversible_sde(in_cells(together, system))
 
 
 def law_estimates(
-    moments: IncrementMoments,
-    system: Ising,
-    *,
-    degree: int | None = None,
-    clock: bool = False,
+    moments: IncrementMoments, system: Ising, *, clock: bool = False
 ) -> dict[str, Estimate]:
     """What the learned SDE says of equilibrium, with jackknife errors over the blocks.
 
@@ -154,12 +135,12 @@ def law_estimates(
     """
     groups = moments.groups
     assert groups is not None  # set in IncrementMoments.__post_init__
-    blocks, order = np.unique(groups), degree or _degree(moments)
+    blocks = np.unique(groups)
 
     @functools.cache
     def values(kept: tuple[int, ...]) -> dict[str, float]:
         share = moments.select(np.isin(groups, kept))
-        return of_law(learn(share, system, degree=order), system, clock=clock)
+        return of_law(learn(share, system), system, clock=clock)
 
     def estimate(name: str) -> Estimate:
         return jackknife(blocks, lambda kept: values(tuple(kept))[name])

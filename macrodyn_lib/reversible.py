@@ -5,8 +5,8 @@ same latents z do too: with p(z) = exp(-V(z)) the stationary law,
 
     mu = (div Sigma - Sigma grad V) / 2.
 
-One scalar V takes the place of a free drift; it enters linearly, so that the likelihood's optimum
-is a weighted least-squares problem, and the law of the learned SDE is known without a rollout.
+One scalar V takes the place of a free drift; it enters linearly, so that it is found by weighted
+least squares with a ridge, and the law of the learned SDE is known without a rollout.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import final
 
 import numpy as np
+import scipy.optimize
 import scipy.sparse
 import scipy.sparse.csgraph
 import scipy.sparse.linalg
@@ -26,6 +27,7 @@ from macrodyn_lib.records import IncrementMoments
 COLUMNS = 40  # in which the range of r is looked up
 CORRELATION = 0.98  # |Sigma_mr| is at most this part of the root of Sigma_mm Sigma_rr
 NEGLIGIBLE = 1e-12  # of the largest probability of a cell: no part in the dynamics
+LEAST_RIDGE = 1e-14  # of the largest squared singular value: rounding
 FLOOR = 1e-3  # Sigma_mm and Sigma_rr are at least this part of their means
 
 
@@ -46,6 +48,11 @@ class Basis:
         a, b = np.indices((self.degree // 2 + 1, self.degree + 1))
         kept = 2 * a + b <= self.degree
         return a[kept], b[kept]
+
+    def degrees(self) -> np.ndarray:
+        """2 a + b of each term, (terms,)."""
+        a, b = self._exponents()
+        return 2.0 * a + b
 
     def values(self, z: np.ndarray) -> np.ndarray:
         """(N, 2) -> (N, terms)."""
@@ -263,13 +270,17 @@ class StationaryLaw:
 def fit_reversible_sde(
     moments: IncrementMoments,
     *,
-    degree: int = 14,
+    degree: int = 20,
     covariance_degree: int = 8,
     noise_scale: float | None = None,
 ) -> ReversibleSDE:
-    """Sigma, then V, each by weighted least squares: the best of the likelihood with that Sigma.
+    """Sigma, then V with that Sigma, each by weighted least squares.
 
-        V = argmin sum c dt |r|^2_{Sigma^-1},   r = mean / dt - (div Sigma - Sigma grad V) / 2
+        V = argmin sum c dt |r|^2_{Sigma^-1} + a sum_k (d_k^2 V_k)^2,
+        r = mean / dt - (div Sigma - Sigma grad V) / 2
+
+    V_k is the coefficient of a polynomial of degree d_k, a the ridge that makes the data most
+    probable: where data are many it is not felt, at their edge it keeps noise from digging wells.
 
     Args:    moments: of (m, r), with a scatter that is noise alone: rates, or merged twins.
              degree: of V; covariance_degree: of Sigma.  noise_scale: lambda; None: K, as always.
@@ -318,13 +329,39 @@ def fit_reversible_sde(
     design = np.einsum("nji,njk->nik", root, blank.basis.gradients(z)) / 2
     rows = (design * weights[:, None, None]).reshape(-1, design.shape[-1])
     # the constant of V has no gradient
-    rest = _least_squares(rows[:, 1:], (target * weights[:, None]).ravel())
+    smooth = 1 / blank.basis.degrees()[1:] ** 2
+    rest = smooth * _most_probable(rows[:, 1:] * smooth, (target * weights[:, None]).ravel())
     return dataclasses.replace(blank, potential=np.concatenate([[0.0], rest]))
 
 
 def _least_squares(design: np.ndarray, target: np.ndarray) -> np.ndarray:
     size = np.sqrt(np.square(design).sum(axis=0))
     return np.asarray(np.linalg.lstsq(design / size, target, rcond=1e-11)[0] / size)
+
+
+def _most_probable(design: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Ridge regression whose ridge a maximises the evidence (MacKay 1992).
+
+    With target = X c + noise, independent and of one unknown variance, and coefficients c that are
+    normal with 1/a times this variance, target is normal with covariance ~ 1 + X X' / a. Its
+    likelihood, at the best variance, needs only the singular values s of X and the target in their
+    directions.
+    """
+    rows = len(target)
+    triangle = np.asarray(np.linalg.qr(np.column_stack([design, target]), mode="r"))
+    u, s, vt = np.linalg.svd(triangle[:, :-1], full_matrices=False)
+    within = u.T @ triangle[:, -1]
+    beyond = max(np.square(triangle[:, -1]).sum() - np.square(within).sum(), 0.0)
+
+    def surprise(log_ridge: float) -> float:
+        shrunk = 1 / (1 + np.square(s) / math.exp(log_ridge))
+        unexplained = beyond + np.sum(np.square(within) * shrunk)
+        return float(rows * math.log(unexplained / rows) - np.log(shrunk).sum())
+
+    most = 2 * math.log(s[0])
+    bounds = (most + math.log(LEAST_RIDGE), most)
+    ridge = math.exp(scipy.optimize.minimize_scalar(surprise, bounds=bounds, method="bounded").x)
+    return np.asarray(vt.T @ (s * within / (np.square(s) + ridge)))
 
 
 def _ranges(z: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:

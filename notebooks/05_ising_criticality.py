@@ -157,7 +157,7 @@ with run.timed("sampled"):
     pairs = criticality.sampled_increments(
         system, last, run.patch_side, run.patch_duration, run.continuations, run.stream("pairs")
     )
-    sampled = criticality.law_estimates(pairs, system, degree=criticality.SAMPLED_DEGREE)
+    sampled = criticality.law_estimates(pairs, system)
 for name in criticality.QUANTITIES:
     run.check(f"sampled.{name}", sampled[name], reference=truth[name], kind="simulation", z=3)
 print({name: str(estimate) for name, estimate in sampled.items()})
