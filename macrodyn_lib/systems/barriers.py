@@ -73,10 +73,15 @@ class PairEnergies:
 
     def neighbours(self) -> tuple[np.ndarray, np.ndarray]:
         """Offsets (M, 3) of all sites that interact with one, and the shell (M,) of each."""
-        offsets = window_offsets(self.shells[-1])
-        squared = np.square(offsets).sum(axis=1)
-        kept = np.isin(squared, self.shells)
-        return offsets[kept], np.searchsorted(self.shells, squared[kept])
+        return _in_shells(self.shells)
+
+
+@functools.cache
+def _in_shells(shells: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    offsets = window_offsets(shells[-1])
+    squared = np.square(offsets).sum(axis=1)
+    kept = np.isin(squared, shells)
+    return offsets[kept], np.searchsorted(shells, squared[kept])
 
 
 @final

@@ -291,11 +291,14 @@ class NbMoTa(MicroscopicSystem):
         def run(rows: slice, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
             current = np.array(states[rows], dtype=np.uint8, order="C")
             flat = current.reshape(len(current), -1)
+            atoms = np.array([np.bincount(state, minlength=4) for state in flat])[:, None]
             if not keep_states:
-                return current, self._exchange(flat, whole, sweeps, records, generator)
+                bonds = self._exchange(flat, whole, sweeps, records, generator)
+                return current, _short_range_order(bonds, atoms)
             kept, orders = [], []
             for _ in range(records):
-                orders.append(self._exchange(flat, whole, sweeps, 1, generator))
+                bonds = self._exchange(flat, whole, sweeps, 1, generator)
+                orders.append(_short_range_order(bonds, atoms))
                 kept.append(current.copy())
             return np.stack(kept, axis=1), np.concatenate(orders, axis=1)
 
@@ -423,7 +426,7 @@ class NbMoTa(MicroscopicSystem):
         records: int,
         rng: np.random.Generator,
     ) -> np.ndarray:
-        """Change flat states (B, n) in place; the short-range order at each record (0: once)."""
+        """Change flat states (B, n) in place; bonds by type (B, records, 6) (0 records: once)."""
         pairs, model = self.model.pairs, self.model.name
         if pairs is None:
             raise ValueError(f"barrier_model = {model!r}: exchanges need pair energies")
@@ -436,8 +439,7 @@ class NbMoTa(MicroscopicSystem):
             offsets, shells, pairs.energies, 1 / (BOLTZMANN * self.temperature),
             math.ceil(2 * sweeps * patch.n_sites), flat, rng, counts,
         )  # fmt: skip
-        atoms = np.array([np.bincount(state, minlength=4) for state in flat])
-        return _short_range_order(counts, atoms[:, None])
+        return counts
 
     def _box(self, patch: Patch) -> tuple[int, ...]:
         """First cell of a patch, in the lattice, and its cells along each axis."""
