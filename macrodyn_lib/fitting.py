@@ -392,7 +392,7 @@ def _train(
     description: str | None,
 ) -> np.ndarray:
     """Adam with cosine decay and early stopping; leaves ``module`` in its best checked state."""
-    optimiser = torch.optim.Adam(module.parameters(), lr=settings.learning_rate)
+    optimiser = torch.optim.Adam(module.parameters(), lr=settings.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     count = len(training.durations)
     best_loss, best_state, checks = np.inf, copy.deepcopy(module.state_dict()), []

@@ -158,8 +158,8 @@ class PredatorPreyParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 2000, "continuations": 4, "members": 3, "rollouts": 25,
                   "training_steps": 150, "direct_sets": 4, "variants": "few"},
-        "quick": {"snapshots": 6000, "continuations": 16, "members": 3, "rollouts": 25,
-                  "training_steps": 500, "direct_sets": 4, "variants": "few"},
+        "quick": {"snapshots": 4000, "continuations": 16, "members": 3, "rollouts": 25,
+                  "training_steps": 400, "direct_sets": 4, "variants": "few"},
         "paper": {"snapshots": 48000, "continuations": 128, "members": 4, "rollouts": 400,
                   "training_steps": 5000, "direct_sets": 32, "variants": "all"},
     }  # fmt: skip
@@ -224,8 +224,8 @@ class IsingParameters(StudyParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 2000, "continuations": 2, "members": 2, "rollouts": 4,
                   "training_steps": 150, "words": 2, "variants": "few", "variant_snapshots": 1000},
-        "quick": {"snapshots": 6000, "continuations": 2, "members": 3, "rollouts": 8,
-                  "training_steps": 300, "words": 2, "variants": "few", "variant_snapshots": 3000},
+        "quick": {"snapshots": 4000, "continuations": 2, "members": 3, "rollouts": 8,
+                  "training_steps": 200, "words": 2, "variants": "few", "variant_snapshots": 2000},
         "paper": {"snapshots": 64000, "continuations": 4, "members": 6, "rollouts": 32,
                   "training_steps": 1500, "words": 12, "variants": "all",
                   "variant_snapshots": 20000},
@@ -277,7 +277,7 @@ class IsingAblationParameters(CriticalMagnetParameters):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"snapshots": 1024, "members": 2, "rollouts": 8, "training_steps": 100,
                   "continuations": 2, "records": 30, "window": 200, "scope": "few"},
-        "quick": {"snapshots": 3072, "members": 3, "rollouts": 32, "training_steps": 200,
+        "quick": {"snapshots": 2048, "members": 3, "rollouts": 32, "training_steps": 200,
                   "continuations": 2, "records": 60, "window": 300, "scope": "few"},
         "paper": {"snapshots": 40960, "members": 4, "rollouts": 64, "training_steps": 2000,
                   "continuations": 4, "records": 160, "window": 3000, "scope": "all"},
@@ -335,7 +335,7 @@ class NbMoTaParameters(StudyParameters):
                   "rollouts": 16, "training_steps": 100, "direct_runs": 4, "chains": 4,
                   "sweeps": 60, "ordering_sweeps": 150, "sizes": [8, 16], "max_hops": 7e4,
                   "protocol_events": 20000, "variants": "few"},
-        "quick": {"temperatures": [1000, 1400, 2000, 3000], "snapshots": 160, "runs": 2,
+        "quick": {"temperatures": [1000, 1400, 2000], "snapshots": 160, "runs": 2,
                   "members": 3, "rollouts": 32, "training_steps": 500, "direct_runs": 4,
                   "chains": 4, "sweeps": 150, "ordering_sweeps": 300, "sizes": [8, 16],
                   "max_hops": 3e5, "protocol_events": 500000, "variants": "few"},
