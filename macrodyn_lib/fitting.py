@@ -1,9 +1,8 @@
 """Fit an SDE to latent pairs: normalise, maximise the K-scaled likelihood, stop early, store."""
 
-import copy
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -26,7 +25,7 @@ from macrodyn_lib.sde import (
     OnsagerNetSDE,
 )
 
-FORMAT = "macrodyn.sde.2"
+FORMAT = "macrodyn.sde.3"
 Increments = LatentPairs | IncrementMoments
 Model = LinearSDE | MLPSDE | OnsagerNetSDE
 MODELS: dict[str, type[Model]] = {
@@ -206,8 +205,9 @@ class FittedSDE:
         """Read a checkpoint; never runs code from it.  Raises: CheckpointError."""
         with open_checkpoint(path, FORMAT) as (description, state):
             model = MODELS[description["model"]](**description["settings"])
-            blank = LinearEstimate.blank(model.dimension, model.n_parameters)
-            module = model.build(blank, torch.Generator())
+            knots = state.get("knots", torch.zeros(1)).tolist()
+            blanks = [LinearEstimate.blank(model.dimension, knot) for knot in knots]
+            module = model.build(blanks, torch.Generator())
             module.load_state_dict(state)
             fixed = description["parameters"]
             return cls(
@@ -238,7 +238,8 @@ def fit_sde(
     Minimises the mean of ``negative_log_likelihood`` with lambda = ``noise_scale``. Increments
     that share z and dt are merged first, which changes nothing but the cost. A LinearSDE is done in
     closed form; other models start from it and take gradient steps (Adam) until the loss on
-    held-out trajectory groups stops falling; the best checked state is kept.
+    held-out trajectory groups stops falling; the best checked state is kept (with twins, and with
+    rates, that of the drift and that of the diffusion, which the likelihood then judges apart).
 
     Args:    noise_scale: None: K = pairs.n_patches, as the theory demands.
     Raises:  ValueError: dimensions disagree, noise_scale <= 0.  DivergedError: non-finite loss.
@@ -264,7 +265,7 @@ def fit_sde(
     settings = settings or TrainingSettings()
     if isinstance(model, LinearSDE):
         estimate = LinearEstimate.of(normalised.moments(), noise_scale)
-        module, losses = model.build(estimate, generator), np.empty((0, 2))
+        module, losses = model.build([estimate], generator), np.empty((0, 2))
     else:
         split = _split(normalised, settings.validation_fraction, rng)
         moments, held_out = (part.moments() for part in split)
@@ -272,7 +273,8 @@ def fit_sde(
             moments, held_out = (m.coarsened(settings.resolution) for m in (moments, held_out))
         full = moments if signs is None else moments.reflected(signs)
         # single precision halves the cost of a step; the data are noisier than its 1e-7
-        module = model.build(LinearEstimate.of(full, noise_scale), generator).float()
+        estimates = LinearEstimate.along_parameter(full, noise_scale)
+        module = model.build(estimates, generator).float()
         losses = _train(
             module, _Data.of(moments), _Data.of(held_out),
             noise_scale, settings, generator, description,
@@ -381,6 +383,73 @@ class _Data:
         )
         return (losses * self.weights[rows]).mean()
 
+    def drift_loss(self, module: SDE, noise_scale: float, root: Tensor) -> Tensor:
+        """The part of the drift alone, weighed with one fixed Sigma = L L', root (N, d, d)."""
+        losses = negative_log_likelihood(
+            self.means, self.durations, module.drift(self.inputs), root, noise_scale=noise_scale
+        )
+        return (losses * self.weights).mean()
+
+    def diffusion_loss(self, module: SDE, noise_scale: float) -> Tensor:
+        """The part of Sigma alone, as twins have it."""
+        nothing = torch.zeros_like(self.means)
+        losses = negative_log_likelihood(
+            nothing, self.durations, nothing, module.cholesky(self.inputs),
+            noise_scale=noise_scale, scatter_roots=self.scatter_roots,
+        )  # fmt: skip
+        return (losses * self.weights).mean()
+
+
+@dataclasses.dataclass(slots=True)
+class _Part:
+    """Parameters that one held-out loss judges, and their best checked state."""
+
+    loss: Callable[[], Tensor]
+    names: list[str]
+    best_loss: float = np.inf
+    best_state: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    best_check: int = 0
+
+    def check(self, module: SDE, number: int) -> None:
+        loss = float(self.loss())
+        if loss < self.best_loss:
+            self.best_loss, self.best_check = loss, number
+            self.keep(module)
+
+    def keep(self, module: SDE) -> None:
+        state = module.state_dict()
+        self.best_state = {name: state[name].clone() for name in self.names}
+
+
+def _parts(module: SDE, validation: _Data, noise_scale: float) -> list[_Part]:
+    """With twins the likelihood falls apart: the drift does not move Sigma.
+
+    Then each has a best state of its own; else a Sigma that is learned, and learned too well,
+    within a few hundred steps would stop the training of the drift.
+    """
+    names = list(module.state_dict())
+    if not validation.scatter_is_noise:
+        return [_Part(lambda: validation.loss(module, noise_scale), names)]
+    root = module.cholesky(validation.inputs).clone()
+    of_diffusion = [name for name in names if name.startswith("diffusion_network.")]
+    return [
+        _Part(
+            lambda: validation.drift_loss(module, noise_scale, root),
+            [name for name in names if name not in of_diffusion],
+        ),
+        _Part(lambda: validation.diffusion_loss(module, noise_scale), of_diffusion),
+    ]
+
+
+@torch.no_grad()
+def _check(parts: list[_Part], module: SDE, number: int) -> None:
+    for part in parts:
+        part.check(module, number)
+
+
+def _best_state(parts: list[_Part]) -> dict[str, Tensor]:
+    return {name: value for part in parts for name, value in part.best_state.items()}
+
 
 def _train(
     module: SDE,
@@ -394,8 +463,11 @@ def _train(
     """Adam with cosine decay and early stopping; leaves ``module`` in its best checked state."""
     optimiser = torch.optim.Adam(module.parameters(), lr=settings.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
-    count = len(training.durations)
-    best_loss, best_state, checks = np.inf, copy.deepcopy(module.state_dict()), []
+    count, checks = len(training.durations), []
+    with torch.no_grad():
+        parts = _parts(module, validation, noise_scale)
+    for part in parts:
+        part.keep(module)
     queue = torch.empty(0, dtype=torch.int64)
     steps = tqdm(
         range(settings.steps), desc=description, disable=True if description is None else None
@@ -405,10 +477,9 @@ def _train(
             with torch.no_grad():
                 check = float(validation.loss(module, noise_scale))
             checks.append((step, check))
-            if check < best_loss:
-                best_loss, best_state = check, copy.deepcopy(module.state_dict())
-                best_check = len(checks)
-            if np.isfinite(check) and len(checks) - best_check >= settings.patience:
+            _check(parts, module, len(checks))
+            last_gain = max(part.best_check for part in parts)
+            if np.isfinite(check) and len(checks) - last_gain >= settings.patience:
                 break
         rows: Tensor | slice = slice(None)
         if count > settings.batch:
@@ -417,16 +488,16 @@ def _train(
             rows, queue = queue[: settings.batch], queue[settings.batch :]
         loss = training.loss(module, noise_scale, rows)
         if not bool(torch.isfinite(loss)):
-            state = torch.cat([value.flatten().double() for value in best_state.values()])
-            module.load_state_dict(best_state)
+            best = _best_state(parts)
+            state = torch.cat([value.flatten().double() for value in best.values()])
+            module.load_state_dict(best)
             raise DivergedError("training loss", step, state.numpy())
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
     with torch.no_grad():
-        final = float(validation.loss(module, noise_scale))
-    checks.append((step, final))
-    if not final < best_loss:
-        module.load_state_dict(best_state)
+        checks.append((step, float(validation.loss(module, noise_scale))))
+    _check(parts, module, len(checks))
+    module.load_state_dict(_best_state(parts))
     return np.array(checks, dtype=np.float64)

@@ -2,14 +2,15 @@
 
 A *model* (``LinearSDE``, ``MLPSDE``, ``OnsagerNetSDE``) is a frozen description; ``build`` makes
 the module that is fitted. Modules work in normalised coordinates y = (z - shift) / scale and start
-from the linear SDE of maximum likelihood, which has a closed form. Parameters of the dynamics, such
-as a temperature, are further columns of a module's inputs, normalised in the same way.
+from the linear SDE of maximum likelihood, which has a closed form. A parameter of the dynamics,
+such as a temperature, is one more column of a module's inputs, normalised in the same way.
 """
 
 import abc
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
@@ -22,42 +23,50 @@ from macrodyn_lib.records import IncrementMoments
 # Each diagonal entry of the diffusion stays above this fraction of its linear estimate, in the fit
 # and in the rollout alike, so that the likelihood has no singular points.
 DIFFUSION_FLOOR = 1e-3
+VALUES = 16  # of a parameter, at most, that have a linear estimate each
+QUANTILES = 4  # of more values that do
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LinearEstimate:
-    """Maximum-likelihood linear SDE, dy = (slope y + response p + bias) dt + cholesky dB.
+    """Maximum-likelihood linear SDE, dy = (slope y + bias) dt + cholesky dB.
 
-    slope (d, d), response (d, p) to the parameters, bias (d,), cholesky (d, d) lower triangular;
-    lowest, highest (d,): the box that holds the latents it was fitted to; beyond (d,): how much a
-    cubic drift differs from the linear one, root mean square: the scale of what a network has to
-    add.
+    slope (d, d), bias (d,), cholesky (d, d) lower triangular; of the latents it was fitted to the
+    mean and the spread (d,), and lowest, highest (d,), the box that holds them; beyond (d,): how
+    much a cubic drift differs from the linear one, root mean square: the scale of what a network
+    has to add; parameter: for which it holds, if there is one.
     """
 
     slope: np.ndarray
-    response: np.ndarray
     bias: np.ndarray
     cholesky: np.ndarray
     beyond: np.ndarray
+    mean: np.ndarray
+    spread: np.ndarray
     lowest: np.ndarray
     highest: np.ndarray
+    parameter: float = 0.0
 
     @classmethod
-    def blank(cls, dimension: int, n_parameters: int = 0) -> "LinearEstimate":
+    def blank(cls, dimension: int, parameter: float = 0.0) -> "LinearEstimate":
         """Placeholder of the right shapes, to be overwritten by a stored state."""
-        zeros = np.zeros(dimension)
+        zeros, ones = np.zeros(dimension), np.ones(dimension)
         return cls(
             slope=np.diag(zeros),
-            response=np.zeros((dimension, n_parameters)),
             bias=zeros,
             cholesky=np.eye(dimension),
             beyond=zeros,
+            mean=zeros,
+            spread=ones,
             lowest=zeros,
             highest=zeros,
+            parameter=parameter,
         )
 
     @classmethod
-    def of(cls, moments: IncrementMoments, noise_scale: float) -> "LinearEstimate":
+    def of(
+        cls, moments: IncrementMoments, noise_scale: float, parameter: float = 0.0
+    ) -> "LinearEstimate":
         """Weighted least squares for the drift, then the mean residual over lambda dt for Sigma.
 
         With a constant Sigma the likelihood's drift does not depend on Sigma, so the two steps are
@@ -71,9 +80,7 @@ class LinearEstimate:
                 f"{moments.counts.sum():.0f} increments: a fit in {dimension} dimensions needs at "
                 f"least {dimension + 2}"
             )
-        design = np.column_stack(
-            [moments.latents, moments.conditions, np.ones(len(moments.latents))]
-        )
+        design = np.column_stack([moments.latents, np.ones(len(moments.latents))])
         root = np.sqrt(moments.counts * moments.durations)[:, None]
         rates = moments.means / moments.durations[:, None]
         solution = np.linalg.lstsq(design * root, rates * root, rcond=None)[0]
@@ -96,15 +103,53 @@ class LinearEstimate:
                 "increments have no noise in some direction: the covariance of an SDE must be "
                 "positive definite"
             )
+        mean = np.average(moments.latents, axis=0, weights=moments.counts)
+        squares = np.average(np.square(moments.latents - mean), axis=0, weights=moments.counts)
         return cls(
             slope=solution[:dimension].T,
-            response=solution[dimension:-1].T,
             bias=solution[-1],
             cholesky=np.linalg.cholesky(sigma),
             beyond=np.sqrt(np.average(np.square(beyond), axis=0, weights=moments.counts)),
+            mean=mean,
+            spread=np.where(squares > 0, np.sqrt(squares), 1.0),
             lowest=moments.latents.min(axis=0),
             highest=moments.latents.max(axis=0),
+            parameter=parameter,
         )
+
+    @classmethod
+    def along_parameter(
+        cls, moments: IncrementMoments, noise_scale: float
+    ) -> list["LinearEstimate"]:
+        """One for each value of the parameter; of more than VALUES, for some quantiles.
+
+        Each is fitted to the increments with weights that fall linearly to 0 at its neighbours.
+        Without a parameter: one for all.
+
+        Raises: ValueError: as ``of``, for any of them.
+        """
+        if moments.conditions.shape[1] == 0:
+            return [cls.of(moments, noise_scale)]
+        (values,) = moments.conditions.T
+        knots = np.unique(values)
+        if len(knots) > VALUES:
+            knots = np.unique(np.quantile(values, np.linspace(0, 1, QUANTILES)))
+        shares = _hats(torch.tensor(knots), torch.tensor(values)).numpy()
+        estimates = []
+        for knot, share in zip(knots, shares.T, strict=True):
+            near = moments.select(share > 0)
+            near = dataclasses.replace(near, counts=near.counts * share[share > 0])
+            estimates.append(cls.of(near, noise_scale, float(knot)))
+        return estimates
+
+
+def _hats(knots: Tensor, values: Tensor) -> Tensor:
+    """Weights (N, k) of the knots (k,) in a linear interpolation at ``values`` (N,), constant
+    beyond the outermost."""
+    passed = (values[:, None] - knots[:-1]) / (knots[1:] - knots[:-1])
+    passed = passed.clamp(0, 1)
+    ends = values.new_ones(len(values), 1)
+    return torch.cat([ends, passed], dim=1) - torch.cat([passed, 0 * ends], dim=1)
 
 
 def _monomials(values: np.ndarray, degree: int) -> np.ndarray:
@@ -135,12 +180,12 @@ class SDEModel(abc.ABC):
 
     @property
     def n_parameters(self) -> int:
-        """Parameters p of the dynamics that are inputs of the model."""
+        """Parameters p of the dynamics that are inputs of the model: 0 or 1."""
         return 0
 
     @abc.abstractmethod
-    def build(self, estimate: LinearEstimate, generator: torch.Generator) -> SDE:
-        """The module to fit, starting at the linear estimate."""
+    def build(self, estimates: Sequence[LinearEstimate], generator: torch.Generator) -> SDE:
+        """The module to fit, starting at the linear estimates (one, without a parameter)."""
 
 
 @final
@@ -169,8 +214,8 @@ class LinearSDE(SDEModel):
 
     dimension: int
 
-    def build(self, estimate: LinearEstimate, generator: torch.Generator) -> SDE:
-        return _LinearModule(estimate)
+    def build(self, estimates: Sequence[LinearEstimate], generator: torch.Generator) -> SDE:
+        return _LinearModule(*estimates)
 
 
 @final
@@ -277,7 +322,8 @@ class MLPSDE(SDEModel):
                     f"signs = {self.signs}: must be {self.dimension} numbers, each -1 or 1"
                 )
 
-    def build(self, estimate: LinearEstimate, generator: torch.Generator) -> SDE:
+    def build(self, estimates: Sequence[LinearEstimate], generator: torch.Generator) -> SDE:
+        (estimate,) = estimates
         return _MLPModule(self, estimate, generator).double()
 
 
@@ -285,32 +331,41 @@ class MLPSDE(SDEModel):
 class OnsagerNetModule(SDE):
     """What ``OnsagerNetSDE`` describes.
 
-    Starts at the linear SDE where that is stable: with the stationary covariance C of
-    S C + C S' + Sigma = 0, its slope is S = -(Sigma / 2 + Q) C^-1 with Q antisymmetric, so
-    V = (y - y*)' C^-1 (y - y*) / 2, M = Sigma / 2 and W = Q; y* is linear in the parameters.
+    Starts at linear SDEs, interpolated between the values of the parameter. Where one is stable,
+    with the stationary covariance C of S C + C S' + Sigma = 0, its slope is
+    S = -(Sigma / 2 + Q) C^-1 with Q antisymmetric, so V = (y - y*)' C^-1 (y - y*) / 2,
+    M = Sigma / 2 and W = Q. Networks see the box of the data at each value of the parameter as
+    the cube [-1, 1]^d.
     """
 
     def __init__(
-        self, model: "OnsagerNetSDE", estimate: LinearEstimate, generator: torch.Generator
+        self,
+        model: "OnsagerNetSDE",
+        estimates: Sequence[LinearEstimate],
+        generator: torch.Generator,
     ):
         super().__init__()
         d, inputs = model.dimension, model.dimension + model.parameters
         self.dimension = d
-        sigma = estimate.cholesky @ estimate.cholesky.T
-        slope, shift = estimate.slope, np.column_stack([estimate.response, estimate.bias])
-        if not (np.linalg.eigvals(slope).real < 0).all():
-            slope, shift = -sigma / 2, np.zeros_like(shift)  # unit C, and nothing to trust
-        covariance = scipy.linalg.solve_continuous_lyapunov(slope, -sigma)
-        circulation = -slope @ covariance - sigma / 2
-        stiffness = np.linalg.inv(covariance)
-        self.register_buffer("stiffness", torch.tensor(stiffness))
-        # of V over the data, where y is of order 1
-        self.register_buffer("potential_scale", torch.tensor(np.trace(stiffness) / d))
-        self.register_buffer("centre", torch.tensor(-np.linalg.solve(slope, shift)))
-        self.register_buffer("root", torch.tensor(estimate.cholesky))
-        self.register_buffer("circulation_0", torch.tensor((circulation - circulation.T) / 2))
-        self.register_buffer("lowest", torch.tensor(estimate.lowest))
-        self.register_buffer("highest", torch.tensor(estimate.highest))
+        starts = [_gradient_flow(estimate) for estimate in estimates]
+        centre, stiffness, circulation = (np.array(part) for part in zip(*starts, strict=True))
+        lowest = np.array([estimate.lowest for estimate in estimates])
+        highest = np.array([estimate.highest for estimate in estimates])
+        half = np.where(highest > lowest, (highest - lowest) / 2, 1.0)
+        of_data = np.einsum("kii,ki->k", stiffness, half**2) / d  # V over the box, some
+        tables = {
+            "knots": np.array([estimate.parameter for estimate in estimates]),
+            "centre": centre,
+            "stiffness": stiffness,
+            "circulation_0": circulation,
+            "root": np.array([estimate.cholesky for estimate in estimates]),
+            "lowest": lowest,
+            "highest": highest,
+            "half_width": half,
+            "potential_scale": of_data[:, None],
+        }
+        for name, table in tables.items():  # (k, ...), one row for each value of the parameter
+            self.register_buffer(name, torch.tensor(table))
         pairs = d * (d - 1) // 2
         self.potential_network = _mlp(inputs, 1, model.hidden, generator)
         self.mobility_network = _mlp(inputs, d * d, model.hidden, generator)  # of M, then of W
@@ -321,43 +376,48 @@ class OnsagerNetModule(SDE):
         self.register_buffer("upper", torch.as_tensor(upper * d + columns))
         self.n_circulations = pairs
 
-    stiffness: Tensor
-    potential_scale: Tensor
+    knots: Tensor
     centre: Tensor
-    root: Tensor
+    stiffness: Tensor
     circulation_0: Tensor
+    root: Tensor
     lowest: Tensor
     highest: Tensor
+    half_width: Tensor
+    potential_scale: Tensor
     upper: Tensor
 
     def potential(self, inputs: Tensor) -> Tensor:
         """V(y, p): (N, d + p) -> (N,)."""
-        away = self._away(inputs)
-        quadratic = torch.einsum("ni,ij,nj->n", away, self.stiffness, away) / 2
-        network = self.potential_network(self._seen(inputs))[:, 0]
-        return quadratic + self.potential_scale * network
+        away = inputs[:, : self.dimension] - self._at(inputs, self.centre)
+        stiffness = self._at(inputs, self.stiffness)
+        quadratic = torch.einsum("ni,nij,nj->n", away, stiffness, away) / 2
+        scale = self._at(inputs, self.potential_scale)[:, 0]
+        return quadratic + scale * self.potential_network(self._seen(inputs))[:, 0]
 
     def gradient(self, inputs: Tensor) -> Tensor:
         """dV/dy: (N, d + p) -> (N, d), in closed form, so that no graph is needed for it."""
         d = self.dimension
         seen = self._seen(inputs)
-        inside = (seen == inputs)[:, :d]  # beyond the box the network stands still
-        slope = self.potential_scale * _gradient(self.potential_network, seen)[:, :d]
-        return self._away(inputs) @ self.stiffness + slope * inside
+        inside = seen[:, :d].abs() < 1  # beyond the box the network stands still
+        slope = _gradient(self.potential_network, seen)[:, :d] / self._at(inputs, self.half_width)
+        away = inputs[:, :d] - self._at(inputs, self.centre)
+        pull = (self._at(inputs, self.stiffness) @ away[:, :, None])[:, :, 0]
+        return pull + self._at(inputs, self.potential_scale) * slope * inside
 
     def mobility(self, inputs: Tensor) -> Tensor:
         """M(y, p), symmetric and positive definite: (N, d + p) -> (N, d, d)."""
         raw = self.mobility_network(self._seen(inputs))[:, self.n_circulations :]
-        root = self.root @ self.triangle(raw) / math.sqrt(2)
+        root = self._at(inputs, self.root) @ self.triangle(raw) / math.sqrt(2)
         return root @ root.transpose(1, 2)
 
     def circulation(self, inputs: Tensor) -> Tensor:
         """W(y, p), antisymmetric: (N, d + p) -> (N, d, d)."""
-        d = self.dimension
+        d, root = self.dimension, self._at(inputs, self.root)
         raw = self.mobility_network(self._seen(inputs))[:, : self.n_circulations]
         above = raw.new_zeros(len(raw), d * d).index_copy(1, self.upper, raw).reshape(-1, d, d)
-        turned = self.root @ (above - above.transpose(1, 2)) @ self.root.T
-        return self.circulation_0 + turned / 2
+        turned = root @ (above - above.transpose(1, 2)) @ root.transpose(1, 2)
+        return self._at(inputs, self.circulation_0) + turned / 2
 
     def drift(self, inputs: Tensor) -> Tensor:
         matrix = self.mobility(inputs) + self.circulation(inputs)
@@ -365,21 +425,38 @@ class OnsagerNetModule(SDE):
         if self.force_network is None:
             return drift
         # forces are of the order of the drift that noise alone would balance
-        return drift + self.force_network(self._seen(inputs)) @ self.root.T
+        force = self.force_network(self._seen(inputs))
+        return drift + (self._at(inputs, self.root) @ force[:, :, None])[:, :, 0]
 
     def cholesky(self, inputs: Tensor) -> Tensor:
-        return self.root @ self.triangle(self.diffusion_network(self._seen(inputs)))
+        return self._at(inputs, self.root) @ self.triangle(
+            self.diffusion_network(self._seen(inputs))
+        )
+
+    def _at(self, inputs: Tensor, table: Tensor) -> Tensor:
+        """A table (k, ...) at the parameter of each row, (N, ...); without one, (1, ...)."""
+        if len(self.knots) == 1:
+            return table
+        weights = _hats(self.knots, inputs[:, self.dimension])
+        return (weights @ table.flatten(1)).reshape(-1, *table.shape[1:])
 
     def _seen(self, inputs: Tensor) -> Tensor:
-        """The inputs with y moved into the box of the training data."""
-        y = inputs[:, : self.dimension].clamp(self.lowest, self.highest)
-        return torch.cat([y, inputs[:, self.dimension :]], dim=1)
+        """The inputs of the networks: y, moved into the box of the data, from -1 to 1; then p."""
+        y, parameter = inputs[:, : self.dimension], inputs[:, self.dimension :]
+        lowest = self._at(inputs, self.lowest)
+        seen = (y - lowest) / self._at(inputs, self.half_width) - 1
+        return torch.cat([seen.clamp(-1, 1), parameter], dim=1)
 
-    def _away(self, inputs: Tensor) -> Tensor:
-        """y - y*(p), (N, d)."""
-        d = self.dimension
-        centre = inputs[:, d:] @ self.centre[:, :-1].T + self.centre[:, -1]
-        return inputs[:, :d] - centre
+
+def _gradient_flow(estimate: LinearEstimate) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """y*, C^-1 and Q of a linear SDE; where it is unstable, of one at rest about its data."""
+    sigma = estimate.cholesky @ estimate.cholesky.T
+    slope, centre = estimate.slope, -np.linalg.pinv(estimate.slope) @ estimate.bias
+    if not (np.linalg.eigvals(slope).real < 0).all():
+        slope, centre = -sigma / 2 / estimate.spread**2, estimate.mean
+    covariance = scipy.linalg.solve_continuous_lyapunov(slope, -sigma)
+    circulation = -slope @ covariance - sigma / 2
+    return centre, np.linalg.inv(covariance), (circulation - circulation.T) / 2
 
 
 @final
@@ -392,12 +469,13 @@ class OnsagerNetSDE(SDEModel):
 
         V = quadratic form of the linear SDE + net(y, p)
 
-    parameters: numbers p that the dynamics depends on and that do not change, such as a
-    temperature; the pairs bring them, ``FittedSDE.at`` fixes them. hidden: widths of the hidden
-    layers of each network. forcing: with f, else f = 0. Outside the box of the training latents the
-    networks stay what they are at its edge, and the quadratic form leads back.
+    parameters: 1 if the dynamics depends on a number p that does not change, such as a
+    temperature; the pairs bring it, ``FittedSDE.at`` fixes it. The linear SDE is then one for each
+    value of it, interpolated. hidden: widths of the hidden layers of each network. forcing: with f,
+    else f = 0. Outside the box of the training latents (of those at p) the networks stay what they
+    are at its edge, and the quadratic form leads back.
 
-    Raises: ValueError: a negative number of parameters.
+    Raises: ValueError: another number of parameters.
     Source: paper Eq. 5; Yu, Tian, E and Li, Phys. Rev. Fluids 6, 114402 (2021).
     """
 
@@ -408,15 +486,15 @@ class OnsagerNetSDE(SDEModel):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
-        if self.parameters < 0:
-            raise ValueError(f"parameters = {self.parameters}: must be >= 0")
+        if self.parameters not in (0, 1):
+            raise ValueError(f"parameters = {self.parameters}: must be 0 or 1")
 
     @property
     def n_parameters(self) -> int:
         return self.parameters
 
-    def build(self, estimate: LinearEstimate, generator: torch.Generator) -> SDE:
-        return OnsagerNetModule(self, estimate, generator).double()
+    def build(self, estimates: Sequence[LinearEstimate], generator: torch.Generator) -> SDE:
+        return OnsagerNetModule(self, estimates, generator).double()
 
 
 def _gradient(network: nn.Sequential, inputs: Tensor) -> Tensor:

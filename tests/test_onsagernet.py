@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from macrodyn_lib import fitting
 from macrodyn_lib.errors import CheckpointError
 from macrodyn_lib.fitting import FittedSDE, TrainingSettings, fit_ensemble, fit_sde
 from macrodyn_lib.records import IncrementMoments, LatentPairs
 from macrodyn_lib.rollouts import rollout
-from macrodyn_lib.sde import LinearEstimate, LinearSDE, OnsagerNetSDE
+from macrodyn_lib.sde import QUANTILES, LinearEstimate, LinearSDE, OnsagerNetSDE
 
 MOBILITY = np.array([[1.0, 0.2], [0.2, 0.6]])
 CIRCULATION = np.array([[0.0, 0.7], [-0.7, 0.0]])
@@ -50,7 +51,7 @@ def filled_module(model, seed=1):
     """Before any fit, the last layers filled, which start at zero."""
     pairs = family(400, with_parameters=model.parameters > 0).moments()
     generator = torch.Generator().manual_seed(seed)
-    module = model.build(LinearEstimate.of(pairs, 4.0), generator)
+    module = model.build(LinearEstimate.along_parameter(pairs, 4.0), generator)
     for name, network in module.named_children():
         if name.endswith("network") and network is not None:
             network[-1].weight.data.normal_(0, 0.5, generator=generator)
@@ -126,17 +127,77 @@ def test_a_force_does_work():
 
 @each_model
 def test_starts_at_the_linear_sde(model):
-    """Before any step of training drift and diffusion are those of maximum likelihood."""
-    moments = family(400, with_parameters=model.parameters > 0).moments()
-    estimate = LinearEstimate.of(moments, 4.0)
-    module, x = model.build(estimate, torch.Generator().manual_seed(0)), inputs(model)
-    matrix = np.column_stack([estimate.slope, estimate.response])
+    """Before any step of training drift and diffusion are those of maximum likelihood, at every
+    value of the parameter its own, in between interpolated."""
+    moments = family(8000, with_parameters=model.parameters > 0).moments()
+    estimates = LinearEstimate.along_parameter(moments, 4.0)
+    assert len(estimates) == (QUANTILES if model.parameters else 1)
+    module, x = model.build(estimates, torch.Generator().manual_seed(0)), inputs(model)
+    for estimate in estimates:
+        assert (np.linalg.eigvals(estimate.slope).real < 0).all()
+        x[:, 2:] = estimate.parameter
+        with torch.no_grad():
+            linear = x[:, :2].numpy() @ estimate.slope.T + estimate.bias
+            # the floor of the diagonals adds a thousandth to L, and to the root of M
+            np.testing.assert_allclose(module.drift(x), linear, atol=3e-3 * np.abs(linear).max())
+            roots = np.broadcast_to(estimate.cholesky, (len(x), 2, 2))
+            np.testing.assert_allclose(module.cholesky(x), roots, rtol=2e-3, atol=1e-12)
+    if model.parameters:
+        one, two = estimates[1:3]
+        x[:, 2] = 0.25 * one.parameter + 0.75 * two.parameter
+        between = 0.25 * one.cholesky + 0.75 * two.cholesky
+        with torch.no_grad():
+            np.testing.assert_allclose(module.cholesky(x)[0], between, rtol=2e-3, atol=1e-12)
+
+
+def test_each_value_of_the_parameter_has_a_box_of_its_own():
+    """Latents that were seen only at another value are outside: networks stand still there."""
+    generator = torch.Generator().manual_seed(3)
+    rng = np.random.default_rng(0)
+    parameters = np.repeat([-1.0, 1.0], 300)
+    z = rng.uniform(-1, 1, size=(600, 2)) * np.where(parameters < 0, 0.2, 1.0)[:, None]
+    data = IncrementMoments(
+        latents=z, means=-z, scatters=np.tile(np.eye(2), (600, 1, 1)), durations=np.ones(600),
+        counts=np.ones(600), n_patches=1, scatter_is_noise=True, parameters=parameters[:, None],
+    )  # fmt: skip
+    module = OnsagerNetSDE(2, parameters=1).build(
+        LinearEstimate.along_parameter(data, 1.0), generator
+    )
+    module.diffusion_network[-1].weight.data.normal_(0, 0.5, generator=generator)
     with torch.no_grad():
-        linear = x.numpy() @ matrix.T + estimate.bias
-        # the floor of the diagonals adds a thousandth to L, and to the root of M
-        np.testing.assert_allclose(module.drift(x), linear, atol=3e-3 * np.abs(linear).max())
-        roots = np.broadcast_to(estimate.cholesky, (len(x), 2, 2))
-        np.testing.assert_allclose(module.cholesky(x), roots, rtol=2e-3, atol=1e-12)
+        for parameter, changes in ((-1.0, False), (1.0, True)):
+            pair = torch.tensor([[0.3, 0.3, parameter], [0.9, 0.9, parameter]]).double()
+            one, other = module.cholesky(pair)
+            assert bool((one - other).abs().max() > 1e-6) == changes
+
+
+def test_drift_and_diffusion_keep_their_own_best_states(monkeypatch):
+    """Of twins: each is judged by its part of the held-out likelihood."""
+    rng = np.random.default_rng(8)
+    z = rng.normal(size=(240, 2))
+    data = IncrementMoments(
+        latents=z, means=true_drift(z, 0.0) * 0.05 + 0.02 * rng.normal(size=(240, 2)),
+        scatters=np.stack([np.cov(rng.normal(size=(2, 4))) for _ in z]) * 0.05,
+        durations=np.full(240, 0.05), counts=np.ones(240), n_patches=1, scatter_is_noise=True,
+        groups=np.arange(240) // 10,
+    )  # fmt: skip
+    seen = []
+
+    def check(parts, module, number):
+        seen.append([float(part.loss().detach()) for part in parts])
+        original(parts, module, number)
+        kept[:] = parts
+
+    original, kept = fitting._check, []
+    monkeypatch.setattr(fitting, "_check", check)
+    settings = TrainingSettings(steps=600, batch=64, learning_rate=1e-2, check_every=20)
+    fit_sde(data, OnsagerNetSDE(2), rng=np.random.default_rng(2), settings=settings)
+    drift, diffusion = np.array(seen).T
+    assert drift.argmin() > 3 * max(diffusion.argmin(), 1)  # one best state would lose much of this
+    assert [part.best_loss for part in kept] == [drift.min(), diffusion.min()]
+    names = [set(part.best_state) for part in kept]
+    assert names[1] == {name for name in names[1] if name.startswith("diffusion_network.")}
+    assert names[1] and not names[0] & names[1]
 
 
 def test_starts_stable_where_the_linear_drift_is_not():
@@ -145,7 +206,9 @@ def test_starts_stable_where_the_linear_drift_is_not():
         latents=z, means=z * (2.0, -1.0), scatters=np.tile(np.eye(2), (400, 1, 1)),
         durations=np.ones(400), counts=np.ones(400), n_patches=1, scatter_is_noise=True,
     )  # fmt: skip
-    module = OnsagerNetSDE(2).build(LinearEstimate.of(data, 1.0), torch.Generator().manual_seed(0))
+    module = OnsagerNetSDE(2).build(
+        [LinearEstimate.of(data, 1.0)], torch.Generator().manual_seed(0)
+    )
     far = torch.tensor([[9.0, 0.0], [0.0, 9.0], [-9.0, -9.0]], dtype=torch.float64)
     with torch.no_grad():
         assert ((module.drift(far) * far).sum(dim=1) < 0).all()
@@ -157,7 +220,7 @@ def test_starts_stable_where_the_linear_drift_is_not():
 @pytest.fixture(scope="module")
 def fitted():
     model = OnsagerNetSDE(2, parameters=1)
-    return fit_sde(family(), model, rng=np.random.default_rng(1), settings=SETTINGS)
+    return fit_sde(family(12000), model, rng=np.random.default_rng(1), settings=SETTINGS)
 
 
 def test_family_is_recovered_at_each_parameter(fitted):
@@ -207,7 +270,7 @@ def test_parameters_have_to_be_fixed_and_in_range(fitted):
         fitted.at([0.5])
     with pytest.raises(ValueError, match="model parameters = 0: the pairs have 1"):
         fit_sde(family(100), OnsagerNetSDE(2), rng=np.random.default_rng(0))
-    with pytest.raises(ValueError, match="parameters = -1: must be >= 0"):
+    with pytest.raises(ValueError, match="parameters = -1: must be 0 or 1"):
         OnsagerNetSDE(2, parameters=-1)
     with pytest.raises(ValueError, match="only an OnsagerNetSDE has a potential"):
         pairs = family(100, with_parameters=False)
@@ -226,7 +289,7 @@ def test_checkpoint_gives_the_same_bits(fitted, tmp_path):
             ours, theirs = getattr(fitted.at([0.3]), name)(z), getattr(loaded, name)(z)
             np.testing.assert_array_equal(ours, theirs)
     content = torch.load(tmp_path / "free.pt", weights_only=True)
-    content["description"] = content["description"].replace('"parameters": 1', '"parameters": 2')
+    content["description"] = content["description"].replace('"parameters": 1', '"parameters": 0')
     torch.save(content, tmp_path / "damaged.pt")
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
         FittedSDE.load(tmp_path / "damaged.pt")

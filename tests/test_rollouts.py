@@ -24,7 +24,8 @@ def linear(slope=SLOPE, bias=BIAS, root=ROOT):
     scale, shift = normalisation.scale, normalisation.shift
     estimate = LinearEstimate(
         slope=slope / scale[:, None] * scale,
-        response=np.empty((d, 0)),
+        mean=np.zeros(d),
+        spread=np.ones(d),
         bias=(bias + slope @ shift) / scale,
         cholesky=root / scale[:, None],
         beyond=np.zeros(d),
@@ -34,7 +35,7 @@ def linear(slope=SLOPE, bias=BIAS, root=ROOT):
     model = LinearSDE(d)
     return FittedSDE(
         model=model,
-        module=model.build(estimate, None),
+        module=model.build([estimate], None),
         normalisation=normalisation,
         noise_scale=1.0,
         validation_losses=np.empty((0, 2)),

@@ -58,7 +58,7 @@ def test_network_of_random_weights_has_the_symmetry_if_asked_for(signs):
     """Before any fit; the last layers, which start at zero, are filled."""
     estimate = LinearEstimate.of(lopsided_rates().reflected(SIGNS), 1.0)
     generator = torch.Generator().manual_seed(1)
-    module = MLPSDE(2, hidden=(16,), signs=signs).build(estimate, generator)
+    module = MLPSDE(2, hidden=(16,), signs=signs).build([estimate], generator)
     for network in (module.drift_network, module.diffusion_network):
         network[-1].weight.data.normal_(generator=generator)
 
