@@ -24,7 +24,6 @@ from macrodyn_lib.records import IncrementMoments
 # and in the rollout alike, so that the likelihood has no singular points.
 DIFFUSION_FLOOR = 1e-3
 VALUES = 16  # of a parameter, at most, that have a linear estimate each
-QUANTILES = 4  # of more values that do
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +120,7 @@ class LinearEstimate:
     def along_parameter(
         cls, moments: IncrementMoments, noise_scale: float
     ) -> list["LinearEstimate"]:
-        """One for each value of the parameter; of more than VALUES, for some quantiles.
+        """One for each value of the parameter; of more than VALUES, for the ends of their range.
 
         Each is fitted to the increments with weights that fall linearly to 0 at its neighbours.
         Without a parameter: one for all.
@@ -133,7 +132,7 @@ class LinearEstimate:
         (values,) = moments.conditions.T
         knots = np.unique(values)
         if len(knots) > VALUES:
-            knots = np.unique(np.quantile(values, np.linspace(0, 1, QUANTILES)))
+            knots = knots[[0, -1]]
         shares = _hats(torch.tensor(knots), torch.tensor(values)).numpy()
         estimates = []
         for knot, share in zip(knots, shares.T, strict=True):
