@@ -173,7 +173,7 @@ pair_of = lambda estimates: np.array([[e.value, e.standard_error] for e in estim
 ratios = {b: pair_of(found["relaxation"]) / direct_time[middle].value for b, found in lags.items()}
 diffusions = {b: pair_of(found["diffusion"]) for b, found in lags.items()}
 chosen = recipe.duration_of(small[middle]) / small[middle].hop_time
-title = f"Walls slow the learned dynamics down ({middle:g} K)"
+title = f"Longer evolution of a patch, other walls ({middle:g} K)"
 figure = md.plotting.lag_times(hops, ratios, diffusions, chosen=chosen, title=title)
 run.figure(figure, "lag_time")
 
