@@ -148,7 +148,7 @@ def _hats(knots: Tensor, values: Tensor) -> Tensor:
     passed = (values[:, None] - knots[:-1]) / (knots[1:] - knots[:-1])
     passed = passed.clamp(0, 1)
     ends = values.new_ones(len(values), 1)
-    return torch.cat([ends, passed], dim=1) - torch.cat([passed, 0 * ends], dim=1)
+    return torch.cat([ends, passed], dim=1) - torch.cat([passed, torch.zeros_like(ends)], dim=1)
 
 
 def _monomials(values: np.ndarray, degree: int) -> np.ndarray:
