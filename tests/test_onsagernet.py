@@ -181,23 +181,27 @@ def test_drift_and_diffusion_keep_their_own_best_states(monkeypatch):
         durations=np.full(240, 0.05), counts=np.ones(240), n_patches=1, scatter_is_noise=True,
         groups=np.arange(240) // 10,
     )  # fmt: skip
-    seen = []
+    seen, states = [], []
 
     def check(parts, module, number):
         seen.append([float(part.loss().detach()) for part in parts])
+        states.append({name: value.clone() for name, value in module.state_dict().items()})
         original(parts, module, number)
         kept[:] = parts
 
     original, kept = fitting._check, []
     monkeypatch.setattr(fitting, "_check", check)
     settings = TrainingSettings(steps=600, batch=64, learning_rate=1e-2, check_every=20)
-    fit_sde(data, OnsagerNetSDE(2), rng=np.random.default_rng(2), settings=settings)
+    found = fit_sde(data, OnsagerNetSDE(2), rng=np.random.default_rng(2), settings=settings)
     drift, diffusion = np.array(seen).T
     assert drift.argmin() > 3 * max(diffusion.argmin(), 1)  # one best state would lose much of this
     assert [part.best_loss for part in kept] == [drift.min(), diffusion.min()]
     names = [set(part.best_state) for part in kept]
     assert names[1] == {name for name in names[1] if name.startswith("diffusion_network.")}
     assert names[1] and not names[0] & names[1]
+    for name, value in found.module.state_dict().items():
+        best = states[(diffusion if name in names[1] else drift).argmin()]
+        assert torch.equal(value.to(best[name].dtype), best[name]), name
 
 
 def test_starts_stable_where_the_linear_drift_is_not():
