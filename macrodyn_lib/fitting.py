@@ -402,16 +402,19 @@ class _Data:
 
 @dataclasses.dataclass(slots=True)
 class _Part:
-    """Parameters that one held-out loss judges, and their best checked state."""
+    """Parameters that one held-out loss judges, and their best checked state.
 
-    loss: Callable[[], Tensor]
+    loss: None: the loss of all, which every check knows.
+    """
+
+    loss: Callable[[], Tensor] | None
     names: list[str]
     best_loss: float = np.inf
     best_state: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     best_check: int = 0
 
-    def check(self, module: SDE, number: int) -> None:
-        loss = float(self.loss())
+    def check(self, module: SDE, number: int, loss_of_all: float) -> None:
+        loss = loss_of_all if self.loss is None else float(self.loss())
         if loss < self.best_loss:
             self.best_loss, self.best_check = loss, number
             self.keep(module)
@@ -429,7 +432,7 @@ def _parts(module: SDE, validation: _Data, noise_scale: float) -> list[_Part]:
     """
     names = list(module.state_dict())
     if not validation.scatter_is_noise:
-        return [_Part(lambda: validation.loss(module, noise_scale), names)]
+        return [_Part(None, names)]
     root = module.cholesky(validation.inputs).clone()
     of_diffusion = [name for name in names if name.startswith("diffusion_network.")]
     return [
@@ -441,10 +444,9 @@ def _parts(module: SDE, validation: _Data, noise_scale: float) -> list[_Part]:
     ]
 
 
-@torch.no_grad()
-def _check(parts: list[_Part], module: SDE, number: int) -> None:
+def _check(parts: list[_Part], module: SDE, number: int, loss_of_all: float) -> None:
     for part in parts:
-        part.check(module, number)
+        part.check(module, number, loss_of_all)
 
 
 def _best_state(parts: list[_Part]) -> dict[str, Tensor]:
@@ -468,18 +470,23 @@ def _train(
         parts = _parts(module, validation, noise_scale)
     for part in parts:
         part.keep(module)
+
+    @torch.no_grad()
+    def check(step: int) -> float:
+        loss = float(validation.loss(module, noise_scale))
+        checks.append((step, loss))
+        _check(parts, module, len(checks), loss)
+        return loss
+
     queue = torch.empty(0, dtype=torch.int64)
     steps = tqdm(
         range(settings.steps), desc=description, disable=True if description is None else None
     )
     for step in steps:
         if step % settings.check_every == 0:
-            with torch.no_grad():
-                check = float(validation.loss(module, noise_scale))
-            checks.append((step, check))
-            _check(parts, module, len(checks))
+            finite = np.isfinite(check(step))
             last_gain = max(part.best_check for part in parts)
-            if np.isfinite(check) and len(checks) - last_gain >= settings.patience:
+            if finite and len(checks) - last_gain >= settings.patience:
                 break
         rows: Tensor | slice = slice(None)
         if count > settings.batch:
@@ -496,8 +503,6 @@ def _train(
         loss.backward()
         optimiser.step()
         schedule.step()
-    with torch.no_grad():
-        checks.append((step, float(validation.loss(module, noise_scale))))
-    _check(parts, module, len(checks))
+    check(step)
     module.load_state_dict(_best_state(parts))
     return np.array(checks, dtype=np.float64)

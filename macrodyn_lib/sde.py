@@ -388,63 +388,91 @@ class OnsagerNetModule(SDE):
 
     def potential(self, inputs: Tensor) -> Tensor:
         """V(y, p): (N, d + p) -> (N,)."""
-        away = inputs[:, : self.dimension] - self._at(inputs, self.centre)
-        stiffness = self._at(inputs, self.stiffness)
-        quadratic = torch.einsum("ni,nij,nj->n", away, stiffness, away) / 2
-        scale = self._at(inputs, self.potential_scale)[:, 0]
-        return quadratic + scale * self.potential_network(self._seen(inputs))[:, 0]
+        here = self._look_up(inputs)
+        quadratic = torch.einsum("ni,nij,nj->n", here.away, here.stiffness, here.away) / 2
+        return quadratic + here.scale[:, 0] * self.potential_network(here.seen)[:, 0]
 
     def gradient(self, inputs: Tensor) -> Tensor:
         """dV/dy: (N, d + p) -> (N, d), in closed form, so that no graph is needed for it."""
-        d = self.dimension
-        seen = self._seen(inputs)
-        inside = seen[:, :d].abs() < 1  # beyond the box the network stands still
-        slope = _gradient(self.potential_network, seen)[:, :d] / self._at(inputs, self.half_width)
-        away = inputs[:, :d] - self._at(inputs, self.centre)
-        pull = (self._at(inputs, self.stiffness) @ away[:, :, None])[:, :, 0]
-        return pull + self._at(inputs, self.potential_scale) * slope * inside
+        return self._gradient(self._look_up(inputs))
 
     def mobility(self, inputs: Tensor) -> Tensor:
         """M(y, p), symmetric and positive definite: (N, d + p) -> (N, d, d)."""
-        raw = self.mobility_network(self._seen(inputs))[:, self.n_circulations :]
-        root = self._at(inputs, self.root) @ self.triangle(raw) / math.sqrt(2)
-        return root @ root.transpose(1, 2)
+        return self._mobility_and_circulation(self._look_up(inputs))[0]
 
     def circulation(self, inputs: Tensor) -> Tensor:
         """W(y, p), antisymmetric: (N, d + p) -> (N, d, d)."""
-        d, root = self.dimension, self._at(inputs, self.root)
-        raw = self.mobility_network(self._seen(inputs))[:, : self.n_circulations]
-        above = raw.new_zeros(len(raw), d * d).index_copy(1, self.upper, raw).reshape(-1, d, d)
-        turned = root @ (above - above.transpose(1, 2)) @ root.transpose(1, 2)
-        return self._at(inputs, self.circulation_0) + turned / 2
+        return self._mobility_and_circulation(self._look_up(inputs))[1]
 
     def drift(self, inputs: Tensor) -> Tensor:
-        matrix = self.mobility(inputs) + self.circulation(inputs)
-        drift = -(matrix @ self.gradient(inputs).unsqueeze(-1)).squeeze(-1)
+        here = self._look_up(inputs)
+        mobility, circulation = self._mobility_and_circulation(here)
+        drift = -_applied(mobility + circulation, self._gradient(here))
         if self.force_network is None:
             return drift
         # forces are of the order of the drift that noise alone would balance
-        force = self.force_network(self._seen(inputs))
-        return drift + (self._at(inputs, self.root) @ force[:, :, None])[:, :, 0]
+        return drift + _applied(here.root, self.force_network(here.seen))
 
     def cholesky(self, inputs: Tensor) -> Tensor:
-        return self._at(inputs, self.root) @ self.triangle(
-            self.diffusion_network(self._seen(inputs))
-        )
+        here = self._look_up(inputs)
+        return here.root @ self.triangle(self.diffusion_network(here.seen))
 
-    def _at(self, inputs: Tensor, table: Tensor) -> Tensor:
-        """A table (k, ...) at the parameter of each row, (N, ...); without one, (1, ...)."""
-        if len(self.knots) == 1:
-            return table
-        weights = _hats(self.knots, inputs[:, self.dimension])
-        return (weights @ table.flatten(1)).reshape(-1, *table.shape[1:])
+    def _gradient(self, here: "_Surroundings") -> Tensor:
+        inside = here.seen[:, : self.dimension].abs() < 1  # beyond the box the network stands still
+        slope = _gradient(self.potential_network, here.seen)[:, : self.dimension] / here.half_width
+        return _applied(here.stiffness, here.away) + here.scale * slope * inside
 
-    def _seen(self, inputs: Tensor) -> Tensor:
-        """The inputs of the networks: y, moved into the box of the data, from -1 to 1; then p."""
+    def _mobility_and_circulation(self, here: "_Surroundings") -> tuple[Tensor, Tensor]:
+        d, raw = self.dimension, self.mobility_network(here.seen)
+        of_circulation, of_mobility = raw[:, : self.n_circulations], raw[:, self.n_circulations :]
+        root = here.root @ self.triangle(of_mobility) / math.sqrt(2)
+        above = raw.new_zeros(len(raw), d * d).index_copy(1, self.upper, of_circulation)
+        above = above.reshape(-1, d, d)
+        turned = here.root @ (above - above.transpose(1, 2)) @ here.root.transpose(1, 2)
+        return root @ root.transpose(1, 2), here.circulation + turned / 2
+
+    def _look_up(self, inputs: Tensor) -> "_Surroundings":
+        """The tables (k, ...) at the parameter of each row; networks see y, moved into the box of
+        the data, from -1 to 1, then the parameter."""
+        tables = [
+            self.centre, self.stiffness, self.circulation_0, self.root,
+            self.lowest, self.half_width, self.potential_scale,
+        ]  # fmt: skip
+        if len(self.knots) > 1:
+            weights = _hats(self.knots, inputs[:, self.dimension])
+            rows = weights @ torch.cat([table.flatten(1) for table in tables], dim=1)
+            parts = rows.split([table[0].numel() for table in tables], dim=1)
+            shapes = [table.shape[1:] for table in tables]
+            tables = [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+        centre, stiffness, circulation, root, lowest, half_width, scale = tables
         y, parameter = inputs[:, : self.dimension], inputs[:, self.dimension :]
-        lowest = self._at(inputs, self.lowest)
-        seen = (y - lowest) / self._at(inputs, self.half_width) - 1
-        return torch.cat([seen.clamp(-1, 1), parameter], dim=1)
+        seen = ((y - lowest) / half_width - 1).clamp(-1, 1)
+        return _Surroundings(
+            seen=torch.cat([seen, parameter], dim=1), away=y - centre, stiffness=stiffness,
+            circulation=circulation, root=root, half_width=half_width, scale=scale,
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Surroundings:
+    """N states as the networks of an OnsagerNetModule see them, and the linear SDE it starts at.
+
+    seen (N, d + p), away (N, d) from y*; of N rows, or of one if there is no parameter:
+    stiffness, circulation, root (N, d, d), half_width (N, d), scale (N, 1) of the potential.
+    """
+
+    seen: Tensor
+    away: Tensor
+    stiffness: Tensor
+    circulation: Tensor
+    root: Tensor
+    half_width: Tensor
+    scale: Tensor
+
+
+def _applied(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """(N, d, d) times (N, d), row by row: (N, d)."""
+    return (matrices @ vectors[:, :, None])[:, :, 0]
 
 
 def _gradient_flow(estimate: LinearEstimate) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -183,10 +183,10 @@ def test_drift_and_diffusion_keep_their_own_best_states(monkeypatch):
     )  # fmt: skip
     seen, states = [], []
 
-    def check(parts, module, number):
+    def check(parts, module, number, loss_of_all):
         seen.append([float(part.loss().detach()) for part in parts])
         states.append({name: value.clone() for name, value in module.state_dict().items()})
-        original(parts, module, number)
+        original(parts, module, number, loss_of_all)
         kept[:] = parts
 
     original, kept = fitting._check, []
