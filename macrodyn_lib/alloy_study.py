@@ -22,7 +22,7 @@ from macrodyn_lib.rollouts import EnsemblePaths, rollout_ensemble
 from macrodyn_lib.sde import OnsagerNetSDE
 from macrodyn_lib.statistics import Estimate, binder_cumulant, jackknife, mean_estimate
 from macrodyn_lib.systems.nbmota import NbMoTa
-from macrodyn_lib.upsampling import relax_ladder, tile_snapshots
+from macrodyn_lib.upsampling import relaxed_until_settled, tile_snapshots
 
 PAIRS = NbMoTa.observable_names
 LIKE = (0, 3, 5)  # NbNb, MoMo, TaTa
@@ -271,8 +271,8 @@ class AlloyRecipe:
     half of them on the way from random solutions to rest, half at rest.
     groups, per_group: small runs are made in so many groups of so many; a large state is tiled from
     one group, and members of the ensemble share none.  max_hops: of a vacancy in a small run.
-    sweeps: LocalRelax of those at rest, exchange attempts per site and tile, or, without pair
-    energies, relaxation times of hops.
+    sweeps, relaxations: LocalRelax of those at rest, at most, per tile: exchange attempts per site
+    or, without pair energies, relaxation times of hops. Less where twice as long changes nothing.
     duration: of partial evolution, in relaxation times, but no more than ``longest_hops``.
     boundary: of the patches.  evolutions: of the patches of a snapshot, of each two at least.
     members: independent fits.  hidden: of the OnsagerNetSDE.
@@ -285,7 +285,8 @@ class AlloyRecipe:
     members: int
     settings: TrainingSettings
     max_hops: float = 1e6
-    sweeps: float = 8.0  # heals the seams at 1000 K, too
+    sweeps: float = 64.0
+    relaxations: float = 8.0
     duration: float = 0.05
     longest_hops: float = 1000.0
     boundary: str = "buffer(4)"
@@ -314,21 +315,27 @@ class AlloyRecipe:
         equilibrium as hops, but on another way; systems of one tile have no seams.
         """
         every, alike = small.snapshots(self.per_group), small.alike()
-        late, early = small.late(), small.on_the_way()
-        count, relax = -(-self.snapshots // 2), None
+        late, early, count = small.late(), small.on_the_way(), -(-self.snapshots // 2)
+
+        def tiles(chosen: np.ndarray) -> Snapshots:
+            return tile_snapshots(
+                every.select(chosen), alike=alike[chosen], to=system, count=count, relax=None,
+                rng=rng,
+            )  # fmt: skip
+
+        at_rest, on_the_way = tiles(late), tiles(early)
         if system.cells > self.patch_cells:
             exchange = system.model.pairs is not None
-            system = dataclasses.replace(system, relaxation="exchange" if exchange else "hops")
-            unit = 1.0 if exchange else small.relaxation_time
-            relax = relax_ladder(self.patch_cells, (unit * self.sweeps,), longest_pass=unit)
-        return LargeSnapshots(
-            at_rest=tile_snapshots(
-                every.select(late), alike=alike[late], to=system, count=count, relax=relax, rng=rng
-            ),
-            on_the_way=tile_snapshots(
-                every.select(early), alike=alike[early], to=system, count=count, relax=None, rng=rng
-            ),
-        )
+            at_rest = relaxed_until_settled(
+                at_rest,
+                dataclasses.replace(system, relaxation="exchange" if exchange else "hops"),
+                side=self.patch_cells,
+                unit=1.0 if exchange else small.relaxation_time,
+                most=self.sweeps if exchange else self.relaxations,
+                observable=LIKE[1],
+                rng=rng,
+            )
+        return LargeSnapshots(at_rest=at_rest, on_the_way=on_the_way)
 
     def duration_of(self, small: SmallRuns) -> float:
         """dt, s: how long a patch evolves at the temperature of these runs."""

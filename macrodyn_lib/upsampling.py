@@ -188,7 +188,7 @@ def tile_snapshots(
     starts = np.cumsum(sizes) - sizes
     rungs = [relax] if relax is None or isinstance(relax, LocalRelax) else list(relax)
     first = rng.integers(len(snapshots), size=count)
-    chunk = max(min(ROWS, TILED_SITES // math.prod(to.state_shape)), 1)
+    chunk = _rows_of_a_task(to)
 
     def tile(rows: slice, generator: np.random.Generator) -> np.ndarray:
         chosen = kind[first[rows]][:, None]
@@ -204,6 +204,50 @@ def tile_snapshots(
 
     parts = map_chunks(tile, count, rng, chunk=chunk, description=description)
     return Snapshots(states=np.concatenate(parts), groups=snapshots.groups[first])
+
+
+def relaxed_until_settled(
+    snapshots: Snapshots,
+    system: MicroscopicSystem,
+    *,
+    side: int,
+    unit: float,
+    most: float,
+    observable: int,
+    tolerance: float = 0.01,
+    rng: np.random.Generator,
+) -> Snapshots:
+    """LocalRelax until longer would change little: each round is as long as all before together.
+
+    Stops when a round moves the mean of one observable by less than ``tolerance`` of itself, or
+    after ``most`` units of time per tile. Nothing but the snapshots themselves is looked at.
+    """
+    states, done, before = snapshots.states, 0.0, np.inf
+    chunk = _rows_of_a_task(system)
+    while done < most:
+        more = min(max(done, 1.0), most - done)
+        (rung,) = relax_ladder(side, (more * unit,), longest_pass=unit)
+        assert rung is not None  # more > 0
+
+        def relax(
+            rows: slice,
+            generator: np.random.Generator,
+            rung: LocalRelax = rung,
+            states: np.ndarray = states,
+        ) -> np.ndarray:
+            return rung(system, states[rows], generator)
+
+        states = np.concatenate(map_chunks(relax, len(states), rng, chunk=chunk))
+        done += more
+        after = system.observables(states)[:, observable].mean()
+        if abs(after - before) <= tolerance * abs(after):
+            break
+        before = after
+    return Snapshots(states=states, groups=snapshots.groups)
+
+
+def _rows_of_a_task(system: MicroscopicSystem) -> int:
+    return max(min(ROWS, TILED_SITES // math.prod(system.state_shape)), 1)
 
 
 def _levels(small: tuple[int, ...], large: tuple[int, ...]) -> list[int]:

@@ -18,6 +18,7 @@ from macrodyn_lib.upsampling import (
     LocalRelax,
     relax_ladder,
     relaxed_initial_states,
+    relaxed_until_settled,
     upsample,
 )
 
@@ -285,3 +286,43 @@ def test_ladders_give_same_bits_for_any_number_of_threads(monkeypatch):
         results.append((enlarged.states, initial.states))
     for one, four in zip(*results, strict=True):
         np.testing.assert_array_equal(one, four)
+
+
+class Slowly:
+    """Stub: a state is the time that each of its sites was relaxed; its observable approaches 1."""
+
+    lattice_shape = state_shape = (8, 8)
+    periodic = True
+
+    def __init__(self):
+        self.calls = []
+
+    def relax_patches(self, states, tiles, duration, rng):
+        passes = len(tiles) / 16  # tiles of 4 x 4, of stride 2
+        self.calls.append(duration * passes)
+        return states + duration * passes
+
+    def observables(self, states):
+        return 1 - np.exp(-states[:, 0, 0, None] / 10)
+
+
+@pytest.mark.parametrize(
+    ("unit", "tolerance", "most", "total"),
+    [
+        (1.0, 0.01, 1000.0, 128),  # from 64 on another 64 brings 0.0017
+        (1.0, 0.2, 1000.0, 32),  # 16: 0.80, 32: 0.96
+        (1.0, 0.01, 50.0, 50),
+        (1.0, 0.01, 0.25, 0.25),
+        (10.0, 0.01, 1000.0, 16),  # 8: 1 - e^-8, 16: 1 - e^-16
+    ],
+)
+def test_relaxes_until_twice_as_long_changes_little(unit, tolerance, most, total):
+    system = Slowly()
+    start = Snapshots(states=np.zeros((3, 8, 8)), groups=np.array([4, 4, 7]))
+    settled = relaxed_until_settled(
+        start, system, side=4, unit=unit, most=most, observable=0, tolerance=tolerance,
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    np.testing.assert_allclose(settled.states, total * unit)
+    np.testing.assert_allclose(sum(system.calls), total * unit)
+    assert settled.groups.tolist() == [4, 4, 7]
