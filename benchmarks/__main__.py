@@ -9,8 +9,8 @@ Both sides of a ratio are timed in turn, several times, in this process, on one 
 gives the median of each and the range of the ratio, so that a busy machine shows as a wide range.
 """
 
+import argparse
 import os
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -19,8 +19,8 @@ import torch
 from benchmarks import curie_weiss, ising, nbmota, predator_prey, sweeps, training
 from benchmarks.timing import Comparison, compare
 
-BENCHMARKS: dict[str, list[Callable[[], Comparison | list[Comparison]]]] = {
-    "training": [
+BENCHMARKS: dict[str, Callable[[], list[Callable[[], Comparison | list[Comparison]]]]] = {
+    "training": lambda: [
         lambda: compare(
             "SDE training, all K = 16 patches evolved",
             "pairs/s",
@@ -31,7 +31,7 @@ BENCHMARKS: dict[str, list[Callable[[], Comparison | list[Comparison]]]] = {
             "SDE training, one patch a snapshot", "pairs/s", training.ours, training.plain
         ),
     ],
-    "curie_weiss": [
+    "curie_weiss": lambda: [
         lambda: compare(
             "Curie-Weiss events, spins kept", "events/s", curie_weiss.spins, curie_weiss.plain
         ),
@@ -42,18 +42,23 @@ BENCHMARKS: dict[str, list[Callable[[], Comparison | list[Comparison]]]] = {
             "  the same, plain loop compiled", "events/s", curie_weiss.lumped, curie_weiss.compiled
         ),
     ],
-    "ising": [*ising.BENCHMARKS],
-    "predator_prey": [*predator_prey.BENCHMARKS],
-    "nbmota": [*nbmota.BENCHMARKS],
-    "sweeps": [sweeps.measure],
+    "ising": lambda: [*ising.BENCHMARKS],
+    "predator_prey": lambda: [*predator_prey.BENCHMARKS],
+    "nbmota": lambda: [*nbmota.rows()],
+    "sweeps": lambda: [sweeps.measure],
 }
 
 
-def main(names: list[str]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ratios of speed.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    names = parser.parse_args().names
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        parser.error(f"NAME = {unknown[0]}: must be one of {', '.join(BENCHMARKS)}")
     torch.set_num_threads(1)
     os.environ["MACRODYN_THREADS"] = "1"
     print(f"{'what':42} {'ours':>9} {'plain':>9} {'unit':10} {'ratio':>7}  range")
-    for benchmark in [each for name in names or BENCHMARKS for each in BENCHMARKS[name]]:
+    for benchmark in [each for name in names or BENCHMARKS for each in BENCHMARKS[name]()]:
         results = benchmark()
         for result in results if isinstance(results, list) else [results]:
             show(result)
@@ -71,4 +76,4 @@ def show(result: Comparison) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
