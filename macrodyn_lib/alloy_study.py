@@ -271,8 +271,9 @@ class AlloyRecipe:
     half of them on the way from random solutions to rest, half at rest.
     groups, per_group: small runs are made in so many groups of so many; a large state is tiled from
     one group, and members of the ensemble share none.  max_hops: of a vacancy in a small run.
-    sweeps, relaxations: LocalRelax of those at rest, at most, per tile: exchange attempts per site
-    or, without pair energies, relaxation times of hops. Less where twice as long changes nothing.
+    sweeps, relaxations: LocalRelax of those at rest, at most: exchange attempts per site and tile
+    or, without pair energies, relaxation times of hops, over all of the eight tiles that a site is
+    in. Less where twice as long changes nothing.
     duration: of partial evolution, in relaxation times, but no more than ``longest_hops``.
     boundary: of the patches.  evolutions: of the patches of a snapshot, of each two at least.
     members: independent fits.  hidden: of the OnsagerNetSDE.
@@ -286,7 +287,7 @@ class AlloyRecipe:
     settings: TrainingSettings
     max_hops: float = 1e6
     sweeps: float = 64.0
-    relaxations: float = 8.0
+    relaxations: float = 4.0
     duration: float = 0.05
     longest_hops: float = 1000.0
     boundary: str = "buffer(4)"
@@ -330,7 +331,7 @@ class AlloyRecipe:
                 at_rest,
                 dataclasses.replace(system, relaxation="exchange" if exchange else "hops"),
                 side=self.patch_cells,
-                unit=1.0 if exchange else small.relaxation_time,
+                unit=1.0 if exchange else small.relaxation_time / 8,
                 most=self.sweeps if exchange else self.relaxations,
                 observable=LIKE[1],
                 rng=rng,

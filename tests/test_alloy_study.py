@@ -224,6 +224,33 @@ def test_states_on_the_way_and_at_rest(learned):
     assert rest_windows.min() >= np.floor(6 * np.log2(65))
 
 
+@pytest.mark.parametrize("has_pairs", [True, False], ids=["exchanges", "hops"])
+def test_relaxed_states_are_in_equilibrium(has_pairs):
+    """MoMo against exchanges of the whole, |z| < 4 (1 in 16 000); planted: with seams it is not."""
+    rng = np.random.default_rng(9)
+    there = dataclasses.replace(LARGE, temperature=2500.0)
+    model = there.model if has_pairs else dataclasses.replace(there.model, pairs=None)
+    there = dataclasses.replace(there, barrier_model=model)
+    recipe = RECIPE.but(snapshots=48, groups=8, max_hops=1e5, sweeps=64.0)
+    small = recipe.small_runs(there, rng)
+    reference = alloy.simulate_equilibrium(LARGE, [2500.0], chains=16, sweeps=400, rng=rng)
+    expected = reference.mean_order(2500.0, 3)
+
+    def z_score(snapshots):
+        order = there.observables(snapshots.states)[:, 3]
+        error = math.hypot(order.std(ddof=1) / math.sqrt(len(order)), expected.standard_error)
+        return (order.mean() - expected.value) / error
+
+    assert small.at_rest
+    assert abs(z_score(recipe.large_snapshots(there, small, rng).at_rest)) < 4
+    late = small.late()
+    tiles = tile_snapshots(
+        small.snapshots(2).select(late), alike=small.alike()[late], to=there, count=24, relax=None,
+        rng=rng,
+    )  # fmt: skip
+    assert z_score(tiles) > 6
+
+
 def test_tiles_side_by_side_have_no_seams(learned):
     """Small systems at rest stay there, z below 4 (1 in 16 000); planted: with seams they order."""
     small, _ = learned
