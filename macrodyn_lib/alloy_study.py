@@ -29,6 +29,7 @@ LIKE = (0, 3, 5)  # NbNb, MoMo, TaTa
 TOGETHER = 64  # patches that one thread evolves
 RECORDS = 128  # of a small run
 FIRST_HOPS = 64  # between records, before the spacing is doubled
+LED, LED_EVERY = 512, 8  # attempts per site at most, and of which late records
 WAY = 3.0  # relaxation times from random solutions on: 1 - e^-3 of the way to rest
 
 # Short-range order predicted by the published models, n = 8192, from zero, 5 million events.
@@ -131,8 +132,7 @@ class SmallRuns:
     def snapshots(self, per_group: int) -> Snapshots:
         """All states; ``per_group`` runs make a group, from which a large state is tiled."""
         every = self.trajectories.snapshots()
-        assert every.groups is not None  # set in Snapshots.__post_init__
-        return Snapshots(states=every.states, groups=every.groups // per_group)
+        return Snapshots(states=every.states, groups=_groups(every) // per_group)
 
     def alike(self) -> np.ndarray:
         """For each snapshot the window of neighbouring times that it is in, the wider the later."""
@@ -150,6 +150,30 @@ class SmallRuns:
         times = self.trajectories.times
         runs = len(self.trajectories.observables)
         return np.tile(times <= WAY * self.relaxation_time, runs)
+
+    def led_on(self, per_group: int, rng: np.random.Generator) -> tuple[Snapshots, np.ndarray]:
+        """Late states that exchanges lead on towards rest, where hops take too long to get there.
+
+        After 1, 2, 4 ... ``LED`` attempts per site; also returns for each which of these it is.
+        """
+        at = np.arange(len(self.trajectories.times) // 2, len(self.trajectories.times), LED_EVERY)
+        assert self.trajectories.states is not None  # simulate_small_runs keeps them
+        states = self.trajectories.states[:, at].reshape(-1, *self.system.state_shape)
+        groups = np.repeat(np.arange(len(self.trajectories.observables)) // per_group, len(at))
+        rungs, done = [], 0
+        for rung in range(round(math.log2(LED)) + 1):
+            chains = self.system.exchange_chains(states, 2**rung - done, 1, rng, keep_states=True)
+            assert chains.states is not None  # keep_states
+            states, done = chains.states[:, 0], 2**rung
+            rungs.append(Snapshots(states=states, groups=groups))
+        labels = np.repeat(np.arange(len(rungs)), len(states))
+        every = np.concatenate([rung.states for rung in rungs])
+        return Snapshots(states=every, groups=np.tile(groups, len(rungs))), labels
+
+
+def _groups(snapshots: Snapshots) -> np.ndarray:
+    assert snapshots.groups is not None  # set in Snapshots.__post_init__
+    return snapshots.groups
 
 
 def simulate_small_runs(
@@ -313,20 +337,26 @@ class AlloyRecipe:
         """Step 2, D: tiles of one group, and of about the same time.
 
         At rest, from the second half of the runs: LocalRelax. Exchanges lead to the same
-        equilibrium as hops, but on another way; systems of one tile have no seams.
+        equilibrium as hops, but on another way; systems of one tile have no seams. On the way, too,
+        exchanges lead on where the runs do not get to rest: else V would be anything in between.
         """
         every, alike = small.snapshots(self.per_group), small.alike()
         late, early, count = small.late(), small.on_the_way(), -(-self.snapshots // 2)
+        exchange = system.model.pairs is not None
+        way, stages = every.select(early), alike[early]
+        if exchange and not small.at_rest:
+            further, rungs = small.led_on(self.per_group, rng)
+            way = Snapshots(
+                states=np.concatenate([way.states, further.states]),
+                groups=np.concatenate([_groups(way), _groups(further)]),
+            )
+            stages = np.concatenate([stages, stages.max() + 1 + rungs])
 
-        def tiles(chosen: np.ndarray) -> Snapshots:
-            return tile_snapshots(
-                every.select(chosen), alike=alike[chosen], to=system, count=count, relax=None,
-                rng=rng,
-            )  # fmt: skip
+        def tiles(of: Snapshots, labels: np.ndarray) -> Snapshots:
+            return tile_snapshots(of, alike=labels, to=system, count=count, relax=None, rng=rng)
 
-        at_rest, on_the_way = tiles(late), tiles(early)
+        at_rest, on_the_way = tiles(every.select(late), alike[late]), tiles(way, stages)
         if system.cells > self.patch_cells:
-            exchange = system.model.pairs is not None
             at_rest = relaxed_until_settled(
                 at_rest,
                 dataclasses.replace(system, relaxation="exchange" if exchange else "hops"),
@@ -352,10 +382,9 @@ class AlloyRecipe:
     ) -> IncrementMoments:
         """Step 3: all patches evolved; the like pairs, with time in units of the duration."""
         tiles = Patching(side=self.patch_cells).split(large.on_the_way.states, system.lattice_shape)
-        assert large.on_the_way.groups is not None  # set in Snapshots.__post_init__
         alone = Snapshots(
             states=tiles.reshape(-1, *tiles.shape[2:]),
-            groups=np.repeat(large.on_the_way.groups, tiles.shape[1]),
+            groups=np.repeat(_groups(large.on_the_way), tiles.shape[1]),
         )
         small, n_tiles = system.resized(self.patch_cells), tiles.shape[1]
         twice = max(round(self.evolutions / (2 * n_tiles)), 1)  # continuations come as twins
@@ -406,7 +435,7 @@ class AlloyRecipe:
         The parameter is 1000 K / T, in which rates are exponential; for a single temperature there
         is none.
         """
-        parts, bonds = [], []
+        parts, rest, bonds = [], [], []
         progress = tqdm(small.items(), desc=description, disable=None if description else True)
         for temperature, runs in progress:
             there = dataclasses.replace(system, temperature=temperature)
@@ -414,6 +443,7 @@ class AlloyRecipe:
             parameters = [1000 / temperature] if len(small) > 1 else []
             parts.append(self.increments(there, large, self.duration_of(runs), rng, parameters))
             orders = there.observables(large.at_rest.states)
+            rest.append(orders[:, list(LIKE)].mean(axis=0))
             bonds.append(vacancy_bonds(orders, there.composition()[1:]).mean(axis=0))
         members = fit_ensemble(
             # the same groups at every temperature, so that shares have all temperatures
@@ -430,6 +460,7 @@ class AlloyRecipe:
             members=members,
             temperatures=np.array(list(small), dtype=np.float64)[order],
             units=np.array([self.duration_of(runs) for runs in small.values()])[order],
+            rest=np.array(rest)[order],
             bonds=np.array(bonds)[order],
         )
 
@@ -438,14 +469,16 @@ class AlloyRecipe:
 class LearnedAlloy:
     """An ensemble of SDEs of the like pairs, at the temperatures (T,), ascending.
 
-    units: (T,) s, the unit of time at each; bonds: (T, 3), vacancies next to each species. Between
-    temperatures they are interpolated in 1 / T, units by their logarithm (Arrhenius' law).
+    units: (T,) s, the unit of time at each; rest: (T, 3), mean of the like pairs in the training
+    snapshots at rest; bonds: (T, 3), vacancies next to each species. Between temperatures they are
+    interpolated in 1 / T, units by their logarithm (Arrhenius' law).
     """
 
     system: NbMoTa
     members: list[FittedSDE]
     temperatures: np.ndarray
     units: np.ndarray
+    rest: np.ndarray
     bonds: np.ndarray
 
     @classmethod
@@ -464,11 +497,13 @@ class LearnedAlloy:
         )  # fmt: skip
         rest = small.trajectories.observables[:, RECORDS // 2 :]
         bonds = vacancy_bonds(rest, small.system.composition()[1:]).mean(axis=(0, 1))
+        like = rest[..., list(LIKE)].mean(axis=(0, 1))
         return cls(
             system=system,
             members=members,
             temperatures=np.array([system.temperature]),
             units=np.array([recipe.duration_of(small)]),
+            rest=like[None],
             bonds=bonds[None],
         )
 
@@ -514,10 +549,17 @@ class LearnedAlloy:
             self.at(temperature), start=start, replicas=replicas, times=times / unit, rng=rng,
             max_step=1.0,
         )  # fmt: skip
-        known = 1000 / self.temperatures[::-1]
-        bonds = [np.interp(1000 / temperature, known, self.bonds[::-1, a]) for a in range(3)]
-        six = complete_order(paths.paths, np.array(bonds), self.system.composition()[1:])
+        bonds = self._between(self.bonds, temperature)
+        six = complete_order(paths.paths, bonds, self.system.composition()[1:])
         return EnsemblePaths(times=np.asarray(times), paths=six)
+
+    def starts(self, temperature: float) -> np.ndarray:
+        """A random solution, and the mean of the training snapshots at rest: (2, 3)."""
+        return np.stack([np.zeros(len(LIKE)), self._between(self.rest, temperature)])
+
+    def _between(self, table: np.ndarray, temperature: float) -> np.ndarray:
+        known = 1000 / self.temperatures[::-1]
+        return np.array([np.interp(1000 / temperature, known, column[::-1]) for column in table.T])
 
 
 def learned_transient_time(paths: EnsemblePaths, final: float) -> Estimate:
@@ -591,10 +633,10 @@ def lag_study(
     return result
 
 
-def late_order(paths: EnsemblePaths) -> list[Estimate]:
-    """Mean of the second half of rollouts (of one time: of that), for each pair."""
-    late = paths.paths[:, :, :, paths.paths.shape[3] // 2 :]
-    return [mean_estimate(late[..., k].mean(axis=(1, 2, 3))) for k in range(len(PAIRS))]
+def late_order(paths: EnsemblePaths, start: int = 0) -> list[Estimate]:
+    """Mean of the second half of rollouts (of one time: of that) from a start, for each pair."""
+    late = paths.paths[:, start, :, paths.paths.shape[3] // 2 :]
+    return [mean_estimate(late[..., k].mean(axis=(1, 2))) for k in range(len(PAIRS))]
 
 
 def late_direct_order(path: Trajectories) -> list[Estimate]:
@@ -630,7 +672,7 @@ def compare_size(
     direct runs for equal errors.
     """
     share = (recipe.patch_cells / system.cells) ** 1.5
-    least = 32 * recipe.members  # a fit to fewer is no better than its linear start
+    least = 96 * recipe.members  # a fit to fewer knows little of the slope at rest
     fewer = recipe.but(snapshots=max(round(recipe.snapshots * share), least))
     large = fewer.large_snapshots(system, small, rng)
     moments = fewer.increments(system, large, fewer.duration_of(small), rng)

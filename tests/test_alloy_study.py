@@ -109,10 +109,13 @@ def test_unit_of_time_follows_arrhenius_between_and_beyond_temperatures():
     temperatures = np.array([1000.0, 1500.0, 3000.0])
     learned = alloy.LearnedAlloy(
         system=SYSTEM, members=[], temperatures=temperatures, units=law(temperatures),
-        bonds=np.zeros((3, 3)),
+        rest=np.outer(1000 / temperatures, [1.0, 2.0, 3.0]), bonds=np.zeros((3, 3)),
     )  # fmt: skip
     for temperature in (800.0, 1000.0, 1100.0, 2000.0, 3000.0, 3500.0):
         assert learned.unit(temperature) == pytest.approx(float(law(temperature)), rel=1e-9)
+    random, rest = learned.starts(1100.0)
+    np.testing.assert_array_equal(random, 0)
+    np.testing.assert_allclose(rest, np.array([1, 2, 3]) / 1.1)
 
 
 # Ordering
@@ -222,6 +225,32 @@ def test_states_on_the_way_and_at_rest(learned):
     assert early.min() == 0 and 2.8 < early.max() <= alloy.WAY
     rest_windows = np.unique(runs.alike()[runs.late()])
     assert rest_windows.min() >= np.floor(6 * np.log2(65))
+
+
+def test_exchanges_lead_on_where_hops_do_not_get_to_rest():
+    rng = np.random.default_rng(11)
+    cold = dataclasses.replace(LARGE, temperature=900.0)
+    recipe = RECIPE.but(snapshots=64)
+    small = recipe.small_runs(cold, rng)
+    assert not small.at_rest
+    further, rungs = small.led_on(2, rng)
+    assert set(further.groups) == {0, 1, 2, 3} and set(rungs) == set(range(10))
+    counts = [np.bincount(state.ravel(), minlength=4) for state in further.states]
+    np.testing.assert_array_equal(counts, np.broadcast_to(SYSTEM.composition(), (len(rungs), 4)))
+    order = SYSTEM.observables(further.states)[:, 3]
+    means = np.array([order[rungs == rung].mean() for rung in range(10)])
+    hops = small.trajectories.observables[:, -1, 3].mean()
+    assert (np.diff(means) < 0).all() and means[0] < hops
+
+    def on_the_way(of):
+        large = recipe.large_snapshots(cold, of, rng)
+        tiles = Patching(side=8).split(large.on_the_way.states, LARGE.lattice_shape)
+        order = SYSTEM.observables(tiles.reshape(-1, *SYSTEM.state_shape))[:, 3]
+        return order.reshape(-1, 8).mean(axis=1)
+
+    way, by_hops = on_the_way(small), on_the_way(dataclasses.replace(small, at_rest=True))
+    assert way.max() > -0.2 and way.min() < 0.98 * means[-1]
+    assert by_hops.min() > 0.6 * means[-1]  # planted: hops alone leave a gap
 
 
 @pytest.mark.parametrize("has_pairs", [True, False], ids=["exchanges", "hops"])
