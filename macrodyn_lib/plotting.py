@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
+from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure
 
 REFERENCE, OURS, NAIVE, SMALL, MUTED = "#000000", "#0072B2", "#D55E00", "#009E73", "#999999"
@@ -861,6 +861,7 @@ def alloy_views(states: Mapping[str, np.ndarray], positions: np.ndarray) -> Figu
             panel.scatter(*positions[chosen].T, s=16, color=color, label=where, linewidths=0)
         panel.set_title(name, fontsize=9, loc="left")
         panel.set(xlabel="x (Å)", ylabel="y (Å)", zlabel="z (Å)")
+        panel.set_box_aspect(None, zoom=0.85)  # else the label of z is cut off
     figure.axes[0].legend(frameon=False, fontsize=8)
     return figure
 
@@ -872,15 +873,20 @@ def potentials(
     *,
     axes_names: tuple[str, str],
 ) -> Figure:
-    """Contours of a potential above its minimum, a panel for each temperature.
+    """Contours of a potential above its minimum, a panel for each temperature, in equal colours.
 
     grids: (X,), (Y,).  surfaces: title -> (Y, X).  minima: title -> direct mean, marked.
     """
     figure, axes = panels(len(surfaces), width=3.6, height=3.2)
-    for panel, (name, surface) in zip(axes, surfaces.items(), strict=True):
-        above = surface - surface.min()
-        levels = np.geomspace(1, max(above.max(), 2), 10)
-        panel.contourf(*grids, above, levels=[0, *levels], cmap="cividis")
+    above = {name: surface - surface.min() for name, surface in surfaces.items()}
+    levels = np.geomspace(1, max(10.0, *(part.max() for part in above.values())), 13)
+    for panel, (name, part) in zip(axes, above.items(), strict=True):
+        drawn = panel.contourf(
+            *grids, np.maximum(part, 1), levels=levels, cmap="cividis", norm=LogNorm()
+        )
         panel.plot(*minima[name], marker="x", color=NAIVE, ls="", label="direct equilibrium")
-        label(panel, f"δ {axes_names[0]}", f"δ {axes_names[1]}", name, legend=panel is axes[0])
+        label(panel, f"δ {axes_names[0]}", f"δ {axes_names[1]}", name, legend=False)
+    axes[0].legend(fontsize=8, facecolor="white", framealpha=0.9)
+    bar = figure.colorbar(drawn, ax=axes, label="V above its minimum, at least 1")
+    bar.set_ticks([10.0**k for k in range(int(np.log10(levels[-1])) + 1)])
     return figure

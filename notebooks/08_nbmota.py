@@ -389,7 +389,7 @@ run.check("sum_rules.learned", md.statistics.mean_estimate(worst), below=0.008)
 
 # %% tags=["nbval-ignore-output"]
 chosen = [run.temperatures[0], middle, run.temperatures[-1]]
-x, y = np.linspace(-2.6, 0.1, 90), np.linspace(-2.3, 0.2, 80)
+x, y = np.linspace(-2.9, 0.1, 90), np.linspace(-2.7, 0.2, 80)
 surfaces, minima = {}, {}
 for T in chosen:
     nb, mo, ta = (truth[T][k].value for k in alloy.LIKE)
