@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 REFERENCE, OURS, NAIVE, SMALL, MUTED = "#000000", "#0072B2", "#D55E00", "#009E73", "#999999"
 
@@ -700,6 +701,10 @@ def critical_scaling(
         panel.set(xscale="log", yscale="log")
         panel.set_xticks(sizes, [f"{size:g}" for size in sizes])
         panel.minorticks_off()
+        low, high = panel.get_ylim()
+        steps = range(1, 10) if high < 3 * low else (1, 2, 5)  # else there would be hardly a tick
+        panel.yaxis.set_major_locator(LogLocator(subs=steps))
+        panel.yaxis.set_major_formatter("{x:g}")
         label(panel, "L", name, f"{symbol} = {exponents[key]}", legend=panel is axes[0])
     _size_lines(axes[2], ours, direct, "binder", lambda size, t: t, lambda size, y: y)
     axes[2].axvline(critical_temperature, color=MUTED, ls="--", lw=1)
