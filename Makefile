@@ -39,7 +39,7 @@ endif
 	$(INSTALL) --no-deps -e .
 	@touch $@
 
-study: .venv/.stamp  ## every notebook at preset quick, then the report (some 25 minutes on 2 cores)
+study: .venv/.stamp  ## every notebook at preset quick, then the report (some 10 minutes on 2 cores)
 	$(B)/macrodyn study --preset quick
 
 paper: .venv/.stamp  ## every study at the scale of the paper; can be interrupted and resumed (hours)
