@@ -353,7 +353,7 @@ class AlloyRecipe:
             stages = np.concatenate([stages, stages.max() + 1 + rungs])
 
         def tiles(of: Snapshots, labels: np.ndarray) -> Snapshots:
-            return tile_snapshots(of, alike=labels, to=system, count=count, relax=None, rng=rng)
+            return tile_snapshots(of, alike=labels, to=system, count=count, rng=rng)
 
         at_rest, on_the_way = tiles(every.select(late), alike[late]), tiles(way, stages)
         if system.cells > self.patch_cells:
@@ -673,7 +673,8 @@ def compare_size(
     """
     share = (recipe.patch_cells / system.cells) ** 1.5
     least = 96 * recipe.members  # a fit to fewer knows little of the slope at rest
-    fewer = recipe.but(snapshots=max(round(recipe.snapshots * share), least))
+    snapshots = min(max(round(recipe.snapshots * share), least), recipe.snapshots)
+    fewer = recipe.but(snapshots=snapshots)
     large = fewer.large_snapshots(system, small, rng)
     moments = fewer.increments(system, large, fewer.duration_of(small), rng)
     learned = LearnedAlloy.of(system, fewer, moments, small, rng)

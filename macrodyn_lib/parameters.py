@@ -340,7 +340,7 @@ class NbMoTaParameters(StudyParameters):
                   "chains": 4, "sweeps": 2000, "ordering_sweeps": 300, "sizes": [8, 16],
                   "max_hops": 3e5, "protocol_events": 500000, "variants": "few"},
         "paper": {"temperatures": [600, 700, 800, 900, 1000, 1200, 1400, 1600, 2000, 2500, 3000],
-                  "snapshots": 960, "runs": 2, "members": 6, "rollouts": 64,
+                  "snapshots": 1920, "runs": 2, "members": 6, "rollouts": 64,
                   "training_steps": 3000, "direct_runs": 10, "chains": 8, "sweeps": 3000,
                   "ordering_sweeps": 4000, "sizes": [8, 16, 32, 64], "max_hops": 1e6,
                   "protocol_events": 5000000, "variants": "all"},

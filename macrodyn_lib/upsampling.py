@@ -22,7 +22,7 @@ from macrodyn_lib.systems.base import (
 
 # Snapshots relaxed together: small enough to stay in the processor's cache.
 ROWS = 128
-TILED_SITES = 2**17  # in the snapshots of a task, where they are tiled: a large alloy is one alone
+TILED_SITES = 2**17  # in the snapshots of a task, where they were tiled: a large alloy is one alone
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,17 +157,14 @@ def tile_snapshots(
     *,
     to: MicroscopicSystem,
     count: int,
-    relax: LocalRelax | Sequence[LocalRelax | None] | None,
     rng: np.random.Generator,
     alike: np.ndarray | None = None,
-    description: str | None = None,
 ) -> Snapshots:
-    """Tile K snapshots of a periodic small system to one of ``to``, then relax.
+    """Tile K snapshots of a periodic small system to one of ``to``; the seams between tiles stay.
 
     The K tiles of one large snapshot are drawn with replacement from the snapshots that share group
     and ``alike`` with a first one, which is drawn from all; each is shifted at random around its
-    own lattice. ``to.assembled`` then puts right what must be conserved. ``relax`` as in
-    ``upsample``; without it the seams between tiles stay.
+    own lattice. ``to.assembled`` then puts right what must be conserved.
 
     Args:    alike: (N,) integers: snapshots of the same state of affairs, such as a time since the
              start; None: all. A group needs several trajectories for independent tiles.
@@ -186,24 +183,16 @@ def tile_snapshots(
     members = np.argsort(kind, kind="stable")
     sizes = np.bincount(kind)
     starts = np.cumsum(sizes) - sizes
-    rungs = [relax] if relax is None or isinstance(relax, LocalRelax) else list(relax)
     first = rng.integers(len(snapshots), size=count)
-    chunk = _rows_of_a_task(to)
-
-    def tile(rows: slice, generator: np.random.Generator) -> np.ndarray:
-        chosen = kind[first[rows]][:, None]
-        within = generator.integers(sizes[chosen], size=(len(chosen), n_tiles))
-        parts = snapshots.states[members[starts[chosen] + within]]
-        axes = tuple(range(len(small)))
-        for row in parts:
-            for index in range(n_tiles):
-                row[index] = np.roll(row[index], generator.integers(small), axis=axes)
-        states = to.assembled(tiling.assemble(parts, to.lattice_shape), generator)
-        rung = rungs[rows.start // chunk % len(rungs)]
-        return states if rung is None else rung(to, states, generator)
-
-    parts = map_chunks(tile, count, rng, chunk=chunk, description=description)
-    return Snapshots(states=np.concatenate(parts), groups=snapshots.groups[first])
+    chosen = kind[first][:, None]
+    within = rng.integers(sizes[chosen], size=(count, n_tiles))
+    parts = snapshots.states[members[starts[chosen] + within]]
+    axes = tuple(range(len(small)))
+    for row in parts:
+        for index in range(n_tiles):
+            row[index] = np.roll(row[index], rng.integers(small), axis=axes)
+    states = to.assembled(tiling.assemble(parts, to.lattice_shape), rng)
+    return Snapshots(states=states, groups=snapshots.groups[first])
 
 
 def relaxed_until_settled(
@@ -223,7 +212,7 @@ def relaxed_until_settled(
     after ``most`` units of time per tile. Nothing but the snapshots themselves is looked at.
     """
     states, done, before = snapshots.states, 0.0, np.inf
-    chunk = _rows_of_a_task(system)
+    chunk = max(min(ROWS, TILED_SITES // math.prod(system.state_shape)), 1)
     while done < most:
         more = min(max(done, 1.0), most - done)
         (rung,) = relax_ladder(side, (more * unit,), longest_pass=unit)
@@ -244,10 +233,6 @@ def relaxed_until_settled(
             break
         before = after
     return Snapshots(states=states, groups=snapshots.groups)
-
-
-def _rows_of_a_task(system: MicroscopicSystem) -> int:
-    return max(min(ROWS, TILED_SITES // math.prod(system.state_shape)), 1)
 
 
 def _levels(small: tuple[int, ...], large: tuple[int, ...]) -> list[int]:

@@ -274,8 +274,7 @@ def test_relaxed_states_are_in_equilibrium(has_pairs):
     assert abs(z_score(recipe.large_snapshots(there, small, rng).at_rest)) < 4
     late = small.late()
     tiles = tile_snapshots(
-        small.snapshots(2).select(late), alike=small.alike()[late], to=there, count=24, relax=None,
-        rng=rng,
+        small.snapshots(2).select(late), alike=small.alike()[late], to=there, count=24, rng=rng
     )  # fmt: skip
     assert z_score(tiles) > 6
 
@@ -286,21 +285,21 @@ def test_tiles_side_by_side_have_no_seams(learned):
     there = dataclasses.replace(LARGE, temperature=2000.0)
     runs = small[2000.0]
     late = runs.snapshots(2).select(runs.late())
-    tiles = tile_snapshots(late, to=there, count=40, relax=None, rng=np.random.default_rng(4))
+    tiles = tile_snapshots(late, to=there, count=80, rng=np.random.default_rng(4))
     large = alloy.LargeSnapshots(at_rest=tiles, on_the_way=tiles)
     duration = RECIPE.duration_of(runs)
     found = RECIPE.increments(there, large, duration, np.random.default_rng(5))
-    assert found.n_patches == 8 and len(found) == 80
+    assert found.n_patches == 8 and len(found) == 160
     tiles_alone = Patching(side=8).split(tiles.states, LARGE.lattice_shape)
     order = SYSTEM.observables(tiles_alone.reshape(-1, *SYSTEM.state_shape))
-    mean_order = order.reshape(40, 8, 6).mean(axis=1)[:, list(alloy.LIKE)]
-    np.testing.assert_allclose(found.latents[40:], mean_order, atol=1e-12)
+    mean_order = order.reshape(80, 8, 6).mean(axis=1)[:, list(alloy.LIKE)]
+    np.testing.assert_allclose(found.latents[80:], mean_order, atol=1e-12)
 
     def z_score(means):
         return means.mean() / (means.std(ddof=1) / math.sqrt(len(means)))
 
-    assert abs(z_score(found.means[40:, 1])) < 4
-    assert z_score(found.means[:40, 1]) < -6
+    assert abs(z_score(found.means[80:, 1])) < 4
+    assert z_score(found.means[:80, 1]) < -6
 
 
 def test_learning_repeats_bit_by_bit(learned):

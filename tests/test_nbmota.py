@@ -565,8 +565,7 @@ def test_tiles_come_from_alike_snapshots_and_the_composition_is_nominal():
     ])  # fmt: skip
     groups, alike = np.repeat([0, 1], [10, 30]), np.repeat([5, 5, 6], [10, 10, 20])
     tiled = tile_snapshots(
-        Snapshots(states=states, groups=groups), to=large, count=40, relax=None, rng=rng,
-        alike=alike,
+        Snapshots(states=states, groups=groups), to=large, count=40, rng=rng, alike=alike
     )  # fmt: skip
     assert tiled.states.shape == (40, 8, 8, 8, 2) and set(tiled.groups) == {0, 1}
     for state, group in zip(tiled.states, tiled.groups, strict=True):
@@ -585,8 +584,7 @@ def test_tiles_keep_their_order_but_for_the_seams():
     small = NbMoTa(cells=4, barrier_model="pair")
     states = small.initial_states(20, np.random.default_rng(0))
     tiled = tile_snapshots(
-        Snapshots(states=states), to=small.resized(8), count=5, relax=None,
-        rng=np.random.default_rng(1),
+        Snapshots(states=states), to=small.resized(8), count=5, rng=np.random.default_rng(1)
     )  # fmt: skip
     originals = small.observables(states)
     tiles = Patching(side=4).split(tiled.states, (8, 8, 8)).reshape(-1, 4, 4, 4, 2)
@@ -602,12 +600,9 @@ def test_seams_heal_under_relaxation_by_exchange():
     chains = small.exchange_chains(small.initial_states(40, rng), 30, 2, rng, keep_states=True)
     pool = Snapshots(states=chains.states[:, -1])
     direct = large.exchange_chains(large.initial_states(10, rng), 30, 1, rng).observables[:, 0]
-    arguments = {"to": large, "count": 10, "rng": rng}
-    relax = LocalRelax(side=6, duration=2.0)
-    raw, healed = (
-        large.observables(tile_snapshots(pool, relax=how, **arguments).states)
-        for how in (None, relax)
-    )
+    tiled = tile_snapshots(pool, to=large, count=10, rng=rng).states
+    relaxed = LocalRelax(side=6, duration=2.0)(large, tiled, rng)
+    raw, healed = large.observables(tiled), large.observables(relaxed)
     like = [0, 3, 5]  # NbNb, MoMo, TaTa: the others follow
     for order, agrees in ((healed, True), (raw, False)):
         errors = np.sqrt((order.var(axis=0, ddof=1) + direct.var(axis=0, ddof=1)) / 10)
