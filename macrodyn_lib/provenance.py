@@ -20,7 +20,7 @@ PACKAGES = ("numpy", "scipy", "numba", "torch", "pydantic", "papermill", "matplo
 CODE = ("macrodyn_lib", "notebooks/*.py", "requirements.lock")
 # What starts and reports the notebooks; the import rules keep it out of them, so that it decides no
 # number and its changes make no new version of a result.
-AROUND_NOTEBOOKS = {"cli", "execution", "published", "report", "reproduction", "sweeps"}
+AROUND_NOTEBOOKS = {"cli", "execution", "report", "reproduction", "sweeps"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,13 +60,11 @@ def write_report(mix_versions: bool = False) -> Path:
 def compose(mix_versions: bool = False) -> tuple[str, list[str]]:
     """The report as Markdown, figures linked relative to its folder; and the warnings in it."""
     runs, warnings = stored_runs()
-    by_folder: dict[str, list[StoredRun]] = defaultdict(list)
-    for run in runs:
-        by_folder[run.folder.parent.name].append(run)
+    by_folder = _by_folder(runs)
     studies = {name: found for name, found in by_folder.items() if name in NOTEBOOKS}
     sections = [f"# {TITLE}", HOW_TO_READ if runs else NOTHING, *_overview(studies)]
     if runs:
-        sections += ["## Published numbers beside ours", MET, _published_table(studies)]
+        sections += ["## Published numbers beside ours", MET, _published_table(by_folder)]
         sections += ["## Figures of the paper beside ours", _figures_text(studies)]
     sections += _mixed_commits(runs)
     for name, found in studies.items():
@@ -89,38 +87,43 @@ def compose(mix_versions: bool = False) -> tuple[str, list[str]]:
 
 def published_table() -> str:
     """Every published number beside ours, as Markdown."""
-    return _published_table(_studies())
+    return _published_table(_by_folder(stored_runs()[0]))
 
 
 def paper_figures() -> list[tuple[str, list[Path]]]:
     """What each figure of the paper shows, in words, and our stored figures of the same."""
-    return _paper_figures(_studies())
+    return _paper_figures(_by_folder(stored_runs()[0]))
 
 
 def overview_table() -> str:
     """One row per study with its verdicts, as Markdown."""
-    return "\n\n".join(_overview(_studies())[1:]) or NOTHING
+    by_folder = _by_folder(stored_runs()[0])
+    studies = {name: found for name, found in by_folder.items() if name in NOTEBOOKS}
+    return "\n\n".join(_overview(studies)[1:]) or NOTHING
 
 
-def _studies() -> dict[str, list[StoredRun]]:
-    studies: dict[str, list[StoredRun]] = defaultdict(list)
-    for run in stored_runs()[0]:
-        if run.folder.parent.name in NOTEBOOKS:
-            studies[run.folder.parent.name].append(run)
-    return studies
+def _by_folder(runs: Iterable[StoredRun]) -> dict[str, list[StoredRun]]:
+    """Runs of each study and of each sweep."""
+    by_folder: dict[str, list[StoredRun]] = defaultdict(list)
+    for run in runs:
+        by_folder[run.folder.parent.name].append(run)
+    return by_folder
 
 
-def _published_table(studies: dict[str, list[StoredRun]]) -> str:
+def _published_table(by_folder: dict[str, list[StoredRun]]) -> str:
     header = ["study", "quantity", "where", "published", "ours", "truth", "verdict"]
-    rows = [_published_row(number, studies.get(number.notebook, [])) for number in NUMBERS]
+    rows = [_published_row(number, by_folder.get(number.study, [])) for number in NUMBERS]
     return _table(header, rows, numbers=["published", "ours", "truth"])
 
 
 def _published_row(number: PublishedNumber, runs: Sequence[StoredRun]) -> list[str]:
-    cells = [f"`{number.notebook}`", number.what, number.where, f"{number.value:.4g}"]
-    metric = _representative(runs).results.metrics.get(number.metric) if runs else None
-    if metric is None:
+    cells = [f"`{number.study}`", number.what, number.where, f"{number.value:.4g}"]
+    counted = [_representative(runs)] if runs and number.study in NOTEBOOKS else runs
+    metrics = [run.results.metrics.get(number.metric) for run in counted]
+    known = [metric for metric in metrics if metric is not None]
+    if not known:
         return [*cells, "", "", "not run"]
+    metric = _mean(known)
     ours = format_value(metric.value, metric.standard_error)
     if number.goal == "small":
         return [*cells, ours, "0", "met" if metric.value <= number.value else "**missed**"]
@@ -410,22 +413,27 @@ def _averaged_cells(group: Sequence[Results], names: Sequence[str]) -> list[str]
 
 
 def _average(metrics: Sequence[Metric]) -> list[str]:
-    count = len(metrics)
-    errors = [m.standard_error for m in metrics if m.standard_error is not None]
-    references = [m.reference for m in metrics if m.reference is not None]
-    mean = metrics[0].model_copy(
-        update={
-            "value": statistics.fmean(m.value for m in metrics),
-            "standard_error": math.hypot(*errors) / count if len(errors) == count else None,
-            "reference": statistics.fmean(references) if len(references) == count else None,
-        }
-    )
+    mean, count = _mean(metrics), len(metrics)
     text = format_value(mean.value, mean.standard_error)
     if count > 1:
         between = statistics.stdev(m.value for m in metrics) / math.sqrt(count)
         place = None if mean.standard_error is None else _decimals(mean.standard_error)
         text += f" ({between:.2g})" if place is None else f" ({between:.{place}f})"
     return [text, format_reference(mean)]
+
+
+def _mean(metrics: Sequence[Metric]) -> Metric:
+    """Mean of one metric over runs, with its standard error from within the runs."""
+    count = len(metrics)
+    errors = [m.standard_error for m in metrics if m.standard_error is not None]
+    references = [m.reference for m in metrics if m.reference is not None]
+    return metrics[0].model_copy(
+        update={
+            "value": statistics.fmean(m.value for m in metrics),
+            "standard_error": math.hypot(*errors) / count if len(errors) == count else None,
+            "reference": statistics.fmean(references) if len(references) == count else None,
+        }
+    )
 
 
 def _code(text: str) -> str:

@@ -9,6 +9,7 @@ from macrodyn_lib import report
 from macrodyn_lib.parameters import NOTEBOOKS
 from macrodyn_lib.published import FIGURES, NUMBERS
 from macrodyn_lib.study import Metric, Results
+from macrodyn_lib.sweeps import definitions
 
 
 @pytest.fixture
@@ -17,11 +18,13 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
 
 
-def store(runs: Path, notebook: str, **metrics: tuple[float, float, float | None]) -> Path:
-    folder = runs / notebook / "run"
+def store(
+    runs: Path, study: str, run: str = "run", **metrics: tuple[float, float, float | None]
+) -> Path:
+    folder = runs / study / run
     (folder / "figures").mkdir(parents=True)
     results = Results(
-        notebook=notebook,
+        notebook=study,
         parameters={"preset": "paper"},
         metrics={
             name.replace("__", "."): Metric(
@@ -78,6 +81,23 @@ def test_figures_are_named_where_they_are_stored(runs: Path) -> None:
     assert "[figure 5](<06_finite_size_scaling/run/figures/figure_5.png>)" in text
 
 
+def test_of_a_sweep_the_mean_over_its_runs_counts(runs: Path) -> None:
+    one, other = (
+        (-0.62, 0.006, -0.66),
+        (-0.70, 0.008, -0.68),
+    )  # published: -0.63708; mean truth -0.67
+    store(runs, "nbmota_network", run="one", protocol__2000__MoMo=one)
+    store(runs, "nbmota_network", run="other", protocol__2000__MoMo=other)
+    row = next(
+        line
+        for line in report.published_table().splitlines()
+        if "MoMo after" in line and "2000 K" in line
+    )
+    assert [cell.strip() for cell in row.split("|")[4:-1]] == [
+        "-0.6371", "-0.6600 ± 0.0050", "-0.6700", "met"
+    ]  # fmt: skip
+
+
 def test_every_published_number_has_one_row_and_a_study() -> None:
-    assert len({(n.notebook, n.metric) for n in NUMBERS}) == len(NUMBERS)
-    assert {n.notebook for n in NUMBERS} <= set(NOTEBOOKS)
+    assert len({(n.study, n.metric) for n in NUMBERS}) == len(NUMBERS)
+    assert {n.study for n in NUMBERS} <= set(NOTEBOOKS) | set(definitions())
