@@ -251,8 +251,8 @@ class Sweep:
     digest: str
 
 
-def read_sweep(folder: Path, middle: float = 2.27) -> Sweep:
-    """Collect the finished runs of a criticality sweep.
+def read_sweep(*folders: Path, middle: float = 2.27) -> Sweep:
+    """Collect the finished runs of a criticality sweep, or of several together.
 
     Sizes that lack a temperature are left out.
 
@@ -260,7 +260,7 @@ def read_sweep(folder: Path, middle: float = 2.27) -> Sweep:
     """
     found: dict[tuple[int, float], list[dict[str, dict[str, float]]]] = defaultdict(list)
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*/results.json")):
+    for path in (path for folder in folders for path in sorted(folder.glob("*/results.json"))):
         content = path.read_bytes()
         run = json.loads(content)
         if run["notebook"] == "05_ising_criticality":
@@ -272,8 +272,9 @@ def read_sweep(folder: Path, middle: float = 2.27) -> Sweep:
     sizes = [side for side in all_sizes if all((side, t) in found for t in temperatures)]
     if len(sizes) < 2 or len(temperatures) < 3:
         raise ParameterError(
-            f"parameter sweep_dir = {str(folder)!r}: must hold runs of 05_ising_criticality at two "
-            "sizes and three temperatures at least; `macrodyn sweep criticality` makes them"
+            f"parameter sweep_dir = {', '.join(map(str, folders))!r}: must hold runs of "
+            "05_ising_criticality at two sizes and three temperatures at least; `macrodyn sweep "
+            "criticality` makes them"
         )
 
     def table(prefix: str) -> FiniteSizeData:

@@ -139,6 +139,18 @@ def test_sweep_is_read_with_means_over_seeds_and_whole_sizes(tmp_path):
     np.testing.assert_allclose(criticality.z_scores(sweep.ours, sweep.direct, "binder"), 0)
 
 
+def test_sweeps_are_read_together(tmp_path):
+    for k, (side, temperature) in enumerate((s, t) for s in (16, 32) for t in (2.2, 2.27, 2.3)):
+        store(tmp_path / "one", f"a{k}", side, temperature)
+        store(tmp_path / "two", f"a{k}", 4 * side, temperature, shift=0.1)
+    alone = criticality.read_sweep(tmp_path / "one")
+    both = criticality.read_sweep(tmp_path / "one", tmp_path / "two")
+    assert both.runs == 12 and both.ours.sizes.tolist() == [16, 32, 64, 128]
+    np.testing.assert_allclose(both.ours.binder[:, 0], [0.5, 0.5, 0.6, 0.6])
+    assert criticality.read_sweep(tmp_path / "one", tmp_path / "none").digest == alone.digest
+    assert both.digest != alone.digest
+
+
 def test_seeds_weigh_the_same_whatever_their_errors(tmp_path):
     for k, (side, temperature) in enumerate((s, t) for s in (16, 32) for t in (2.2, 2.27, 2.3)):
         store(tmp_path, f"a{k}", side, temperature)
