@@ -32,6 +32,7 @@ from macrodyn_lib.upsampling import ROWS, relax_ladder, upsample
 
 BLOCKS = 16  # independent parts of the snapshots, for standard errors
 PASS = 1.25  # duration of LocalRelax per tile between two records: five attempts per site
+_Metrics = Mapping[str, Mapping[str, float]]  # of one run, by name
 QUANTITIES = ("abs_magnetization", "susceptibility", "binder")
 
 
@@ -251,30 +252,26 @@ class Sweep:
     digest: str
 
 
-def read_sweep(*folders: Path, middle: float = 2.27) -> Sweep:
-    """Collect the finished runs of a criticality sweep, or of several together.
+def read_sweep(folder: Path, *others: Path, middle: float = 2.27) -> Sweep:
+    """Collect the finished runs of a criticality sweep.
 
-    Sizes that lack a temperature are left out.
+    Sizes that lack a temperature are left out. Others may have more sizes or seeds; of theirs
+    the temperatures of the first count.
 
     Raises: ParameterError: no runs, or no two sizes with the same three temperatures or more.
     """
-    found: dict[tuple[int, float], list[dict[str, dict[str, float]]]] = defaultdict(list)
-    digest = hashlib.sha256()
-    for path in (path for folder in folders for path in sorted(folder.glob("*/results.json"))):
-        content = path.read_bytes()
-        run = json.loads(content)
-        if run["notebook"] == "05_ising_criticality":
-            digest.update(content)
-            point = (int(run["parameters"]["side"]), float(run["parameters"]["temperature"]))
-            found[point].append(run["metrics"])
+    found = _points(folder)
     temperatures = sorted({temperature for _, temperature in found})
+    for other in others:
+        for (side, temperature), runs in _points(other).items():
+            if temperature in temperatures:
+                found[side, temperature] += runs
     all_sizes = sorted({side for side, _ in found})
     sizes = [side for side in all_sizes if all((side, t) in found for t in temperatures)]
     if len(sizes) < 2 or len(temperatures) < 3:
         raise ParameterError(
-            f"parameter sweep_dir = {', '.join(map(str, folders))!r}: must hold runs of "
-            "05_ising_criticality at two sizes and three temperatures at least; `macrodyn sweep "
-            "criticality` makes them"
+            f"parameter sweep_dir = {str(folder)!r}: must hold runs of 05_ising_criticality at two "
+            "sizes and three temperatures at least; `macrodyn sweep criticality` makes them"
         )
 
     def table(prefix: str) -> FiniteSizeData:
@@ -300,11 +297,22 @@ def read_sweep(*folders: Path, middle: float = 2.27) -> Sweep:
         },
         sizes_left_out=[side for side in all_sizes if side not in sizes],
         runs=sum(map(len, found.values())),
-        digest=digest.hexdigest()[:16],
+        digest=hashlib.sha256(json.dumps(list(found.items())).encode()).hexdigest()[:16],
     )
 
 
-def _mean(runs: Sequence[Mapping[str, Mapping[str, float]]], name: str) -> Estimate:
+def _points(folder: Path) -> dict[tuple[int, float], list[_Metrics]]:
+    """Metrics of the finished runs of each side and temperature."""
+    found: dict[tuple[int, float], list[_Metrics]] = defaultdict(list)
+    for path in sorted(folder.glob("*/results.json")):
+        run = json.loads(path.read_bytes())
+        if run["notebook"] == "05_ising_criticality":
+            point = (int(run["parameters"]["side"]), float(run["parameters"]["temperature"]))
+            found[point].append(run["metrics"])
+    return found
+
+
+def _mean(runs: Sequence[_Metrics], name: str) -> Estimate:
     """Plain mean over seeds, all of the same effort; each run knows its own error by many blocks.
 
     Weights by those errors would favour runs that happen to see little of their own noise.

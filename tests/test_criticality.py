@@ -143,6 +143,7 @@ def test_sweeps_are_read_together(tmp_path):
     for k, (side, temperature) in enumerate((s, t) for s in (16, 32) for t in (2.2, 2.27, 2.3)):
         store(tmp_path / "one", f"a{k}", side, temperature)
         store(tmp_path / "two", f"a{k}", 4 * side, temperature, shift=0.1)
+    store(tmp_path / "two", "other", 64, 2.4)  # no temperature of the first
     alone = criticality.read_sweep(tmp_path / "one")
     both = criticality.read_sweep(tmp_path / "one", tmp_path / "two")
     assert both.runs == 12 and both.ours.sizes.tolist() == [16, 32, 64, 128]
