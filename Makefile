@@ -58,7 +58,7 @@ bench: .venv/.stamp  ## the benchmark table: speed ratios measured in one run
 docs: .venv/.stamp  ## the notebooks with their stored outputs as HTML, in build/docs
 	$(B)/jupyter nbconvert --to html --output-dir build/docs notebooks/*.ipynb
 
-test: .venv/.stamp  ## lint, types, import rules, tests, every notebook at preset smoke (20 minutes)
+test: .venv/.stamp  ## lint, types, import rules, tests, every notebook at preset smoke (some 13 minutes)
 	@echo "== test 1/6: ruff check"
 	$(B)/ruff check .
 	@echo "== test 2/6: ruff format"

@@ -214,6 +214,8 @@ def transient_time(times: np.ndarray, observables: np.ndarray, final: float | No
     path = observables[:, :, LIKE[1]].mean(axis=0)
     if final is None:
         final = float(path[-(len(path) // 4) :].mean())
+    if path[0] == final:  # a vacancy that hops back and forth between two sites
+        return float(times[-1])
     left = (path - final) / (path[0] - final)
     below = np.nonzero(left < math.exp(-1))[0]
     if len(below) == 0:

@@ -80,6 +80,7 @@ def test_transient_time_of_an_exponential():
     assert alloy.transient_time(times, paths, -0.7) == pytest.approx(1, abs=1e-4)
     assert alloy.transient_time(times, paths) == pytest.approx(1, abs=0.02)
     assert alloy.transient_time(times, paths, -2.0) == 6  # never there: a lower bound
+    assert alloy.transient_time(times, np.zeros((1, 601, 6))) == 6  # does not move
 
 
 def test_small_runs_are_long_enough_and_equally_recorded():
