@@ -233,13 +233,15 @@ def transient_time(times: np.ndarray, observables: np.ndarray, final: float | No
 class LargeSnapshots:
     """States of a large system, tiled from small ones.
 
-    at_rest: with healed seams.  on_the_way: from random solutions to rest; here each tile stays a
-    periodic system of its own. Taken for one lattice they have seams, which order as fast as random
-    solutions do, and which hops heal in no less time than the way takes.
+    late: of the second half of the runs.  on_the_way: from random solutions on.
+    healed: whether the late ones are without seams. All others stay K periodic systems of one tile:
+    taken for one lattice they have seams, which order as fast as random solutions do, and which
+    hops heal in no less time than the way takes.
     """
 
-    at_rest: Snapshots
+    late: Snapshots
     on_the_way: Snapshots
+    healed: bool
 
 
 def _side_by_side(tiles: IncrementMoments, count: int) -> IncrementMoments:
@@ -311,8 +313,8 @@ class AlloyRecipe:
     ) -> LargeSnapshots:
         """Step 2, D: tiles of one group, and of about the same time.
 
-        At rest, from the second half of the runs: LocalRelax. Exchanges lead to the same
-        equilibrium as hops, but on another way; systems of one tile have no seams. On the way, too,
+        LocalRelax heals the late ones: by exchanges, which lead to the same equilibrium as hops but
+        on another way; without pair energies by hops, if the runs are at rest. On the way, too,
         exchanges lead on where the runs do not get to rest: else V would be anything in between.
         """
         every, alike = small.snapshots(self.per_group), small.alike()
@@ -330,10 +332,11 @@ class AlloyRecipe:
         def tiles(of: Snapshots, labels: np.ndarray) -> Snapshots:
             return tile_snapshots(of, alike=labels, to=system, count=count, rng=rng)
 
-        at_rest, on_the_way = tiles(every.select(late), alike[late]), tiles(way, stages)
-        if system.cells > self.patch_cells:
-            at_rest = relaxed_until_settled(
-                at_rest,
+        latest, on_the_way = tiles(every.select(late), alike[late]), tiles(way, stages)
+        healed = exchange or small.at_rest
+        if healed and system.cells > self.patch_cells:  # else there are no seams
+            latest = relaxed_until_settled(
+                latest,
                 dataclasses.replace(system, relaxation="exchange" if exchange else "hops"),
                 side=self.patch_cells,
                 unit=1.0 if exchange else small.relaxation_time / 8,
@@ -341,7 +344,7 @@ class AlloyRecipe:
                 observable=LIKE[1],
                 rng=rng,
             )
-        return LargeSnapshots(at_rest=at_rest, on_the_way=on_the_way)
+        return LargeSnapshots(late=latest, on_the_way=on_the_way, healed=healed)
 
     def duration_of(self, small: SmallRuns) -> float:
         """dt, s: how long a patch evolves at the temperature of these runs."""
@@ -355,18 +358,27 @@ class AlloyRecipe:
         rng: np.random.Generator,
         parameters: Sequence[float] = (),
     ) -> IncrementMoments:
-        """Step 3: all patches evolved; the like pairs, with time in units of the duration."""
-        tiles = Patching(side=self.patch_cells).split(large.on_the_way.states, system.lattice_shape)
-        alone = Snapshots(
-            states=tiles.reshape(-1, *tiles.shape[2:]),
-            groups=np.repeat(_groups(large.on_the_way), tiles.shape[1]),
-        )
-        small, n_tiles = system.resized(self.patch_cells), tiles.shape[1]
+        """Step 3: all patches evolved; the like pairs, with time in units of the duration.
+
+        Those of the late snapshots come first.
+        """
+        n_tiles = len(self.patching.patches(system.lattice_shape))
         twice = max(round(self.evolutions / (2 * n_tiles)), 1)  # continuations come as twins
-        at_rest = self._evolved(system, large.at_rest, duration, 2 * twice, rng)
-        apart = self._evolved(small, alone, duration, 2 * twice, rng)
-        on_the_way = _side_by_side(apart, n_tiles)
-        both = IncrementMoments.concatenate([at_rest, on_the_way])
+
+        def tile_by_tile(snapshots: Snapshots) -> IncrementMoments:
+            tiles = Patching(side=self.patch_cells).split(snapshots.states, system.lattice_shape)
+            alone = Snapshots(
+                states=tiles.reshape(-1, *tiles.shape[2:]),
+                groups=np.repeat(_groups(snapshots), n_tiles),
+            )
+            small = system.resized(self.patch_cells)
+            return _side_by_side(self._evolved(small, alone, duration, 2 * twice, rng), n_tiles)
+
+        if large.healed:
+            late = self._evolved(system, large.late, duration, 2 * twice, rng)
+        else:
+            late = tile_by_tile(large.late)
+        both = IncrementMoments.concatenate([late, tile_by_tile(large.on_the_way)])
         like = list(LIKE)
         return dataclasses.replace(
             both,
@@ -417,8 +429,8 @@ class AlloyRecipe:
             large = self.large_snapshots(there, runs, rng)
             parameters = [1000 / temperature] if len(small) > 1 else []
             parts.append(self.increments(there, large, self.duration_of(runs), rng, parameters))
-            orders = there.observables(large.at_rest.states)
-            rest.append(orders[:, list(LIKE)].mean(axis=0))
+            rest.append(parts[-1].latents[: len(large.late)].mean(axis=0))
+            orders = there.observables(large.late.states)
             bonds.append(vacancy_bonds(orders, there.composition()[1:]).mean(axis=0))
         members = fit_ensemble(
             # the same groups at every temperature, so that shares have all temperatures
@@ -444,8 +456,8 @@ class AlloyRecipe:
 class LearnedAlloy:
     """An ensemble of SDEs of the like pairs, at the temperatures (T,), ascending.
 
-    units: (T,) s, the unit of time at each; rest: (T, 3), mean of the like pairs in the training
-    snapshots at rest; bonds: (T, 3), vacancies next to each species. Between temperatures they are
+    units: (T,) s, the unit of time at each; rest: (T, 3), mean of the like pairs in the late
+    training snapshots; bonds: (T, 3), vacancies next to each species. Between temperatures they are
     interpolated in 1 / T, units by their logarithm (Arrhenius' law).
     """
 

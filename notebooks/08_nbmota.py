@@ -267,11 +267,12 @@ run.figure(md.plotting.order_against_temperature(panels, pairs=alloy.PAIRS, titl
 
 # %% tags=["nbval-ignore-output"]
 for T in run.temperatures:
-    allowed = 0.05 if T >= 1000 else 0.15
+    settled = exact or small[T].at_rest  # else nothing of the network's gets to rest
+    judge = partial(run.check, relative=0.05 if T >= 1000 else 0.15, z=3) if settled else run.report
     for k, pair in enumerate(alloy.PAIRS):
-        run.check(
+        judge(
             f"sro.{T:g}.{pair}", learned_order[T][k], reference=truth[T][k], kind="simulation",
-            relative=allowed, z=3, listed=T in listed,
+            listed=T in listed,
         )  # fmt: skip
     tau = alloy.learned_transient_time(ours[T], truth[T][3].value)
     reached = direct_time[T].value < direct[T].times[-1]  # else both are lower bounds, no times

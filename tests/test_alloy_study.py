@@ -218,10 +218,10 @@ def test_states_on_the_way_and_at_rest(learned):
     runs = small[2000.0]
     large = RECIPE.large_snapshots(there, runs, np.random.default_rng(3))
     way = there.observables(large.on_the_way.states)[:, 3]
-    rest = there.observables(large.at_rest.states)[:, 3]
+    rest = there.observables(large.late.states)[:, 3]
     assert way.max() > -0.2 and way.min() < -0.3 and rest.max() < -0.35
     assert len(way) == len(rest) == RECIPE.snapshots // 2
-    assert set(large.at_rest.groups) | set(large.on_the_way.groups) <= {0, 1, 2, 3}
+    assert set(large.late.groups) | set(large.on_the_way.groups) <= {0, 1, 2, 3}
     early = np.tile(runs.trajectories.times / runs.relaxation_time, 8)[runs.on_the_way()]
     assert early.min() == 0 and 2.8 < early.max() <= alloy.WAY
     rest_windows = np.unique(runs.alike()[runs.late()])
@@ -272,7 +272,7 @@ def test_relaxed_states_are_in_equilibrium(has_pairs):
         return (order.mean() - expected.value) / error
 
     assert small.at_rest
-    assert abs(z_score(recipe.large_snapshots(there, small, rng).at_rest)) < 4
+    assert abs(z_score(recipe.large_snapshots(there, small, rng).late)) < 4
     late = small.late()
     tiles = tile_snapshots(
         small.snapshots(2).select(late), alike=small.alike()[late], to=there, count=24, rng=rng
@@ -287,7 +287,7 @@ def test_tiles_side_by_side_have_no_seams(learned):
     runs = small[2000.0]
     late = runs.snapshots(2).select(runs.late())
     tiles = tile_snapshots(late, to=there, count=80, rng=np.random.default_rng(4))
-    large = alloy.LargeSnapshots(at_rest=tiles, on_the_way=tiles)
+    large = alloy.LargeSnapshots(late=tiles, on_the_way=tiles, healed=True)
     duration = RECIPE.duration_of(runs)
     found = RECIPE.increments(there, large, duration, np.random.default_rng(5))
     assert found.n_patches == 8 and len(found) == 160
@@ -301,6 +301,27 @@ def test_tiles_side_by_side_have_no_seams(learned):
 
     assert abs(z_score(found.means[80:, 1])) < 4
     assert z_score(found.means[:80, 1]) < -6
+    large = dataclasses.replace(large, healed=False)
+    found = RECIPE.increments(there, large, duration, np.random.default_rng(6))
+    np.testing.assert_allclose(found.latents[:80], mean_order, atol=1e-12)
+    assert abs(z_score(found.means[:80, 1])) < 4
+
+
+def test_without_exchanges_seams_of_runs_that_do_not_rest_are_not_healed():
+    """Late states then stay tile by tile, and their order is taken to be that of the tiles."""
+    rng = np.random.default_rng(12)
+    model = dataclasses.replace(LARGE.model, pairs=None)
+    cold = dataclasses.replace(LARGE, temperature=900.0, barrier_model=model)
+    recipe = RECIPE.but(snapshots=40, max_hops=3e4)
+    small = recipe.small_runs(cold, rng)
+    assert not small.at_rest
+    large = recipe.large_snapshots(cold, small, rng)
+    assert not large.healed
+    order = small.trajectories.observables[:, :, 3].mean(axis=0)
+    learned = recipe.learn(cold, {900.0: small}, rng)
+    assert order[64:].max() > learned.rest[0, 1] > order[64:].min()
+    with_seams = cold.observables(large.late.states)[:, 3].mean()
+    assert with_seams > 0.9 * learned.rest[0, 1]  # planted: with seams there is less order
 
 
 def test_learning_repeats_bit_by_bit(learned):
