@@ -9,6 +9,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -669,6 +670,29 @@ def compare_size(
     count = max(round(4 * direct_runs * share), 2)
     direct = system.simulate(system.initial_states(count, rng), times, rng)
     return paths, direct
+
+
+def protocol_curves(
+    metrics: Mapping[str, Any],
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Order after the events of the published protocol, of the metrics ``protocol.T.pair``.
+
+    Returns: "learned", "direct", "published" -> temperatures (T,), order (T, 6), and of the learned
+             order its standard errors (T, 6).
+    """
+    names = {key.split(".")[1] for key in metrics if key.startswith("protocol.")}
+    temperatures = np.array(sorted(map(float, names)))
+    rows = [[metrics[f"protocol.{at:g}.{pair}"] for pair in PAIRS] for at in temperatures]
+    learned, errors, direct = (
+        np.array([[getattr(metric, name) for metric in row] for row in rows], dtype=np.float64)
+        for name in ("value", "standard_error", "reference")
+    )
+    published = np.array(list(PUBLISHED_ORDER)), np.array(list(PUBLISHED_ORDER.values()))
+    return {
+        "learned": (temperatures, learned, errors),
+        "direct": (temperatures, direct, None),
+        "published": (*published, None),
+    }
 
 
 # --- equilibrium --------------------------------------------------------------------------------

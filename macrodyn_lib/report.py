@@ -90,6 +90,16 @@ def published_table() -> str:
     return _published_table(_by_folder(stored_runs()[0]))
 
 
+def sweep_means(name: str) -> dict[str, Metric]:
+    """Each metric of a sweep over seeds: its mean over the runs that are stored."""
+    runs = _by_folder(stored_runs()[0]).get(name, [])
+    metrics: dict[str, list[Metric]] = defaultdict(list)
+    for run in runs:
+        for key, metric in run.results.metrics.items():
+            metrics[key].append(metric)
+    return {key: _mean(found) for key, found in metrics.items() if len(found) == len(runs)}
+
+
 def paper_figures() -> list[tuple[str, list[Path]]]:
     """What each figure of the paper shows, in words, and our stored figures of the same."""
     return _paper_figures(_by_folder(stored_runs()[0]))

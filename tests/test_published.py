@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from macrodyn_lib import report
+from macrodyn_lib import alloy_study, report
 from macrodyn_lib.parameters import NOTEBOOKS
 from macrodyn_lib.published import FIGURES, NUMBERS
 from macrodyn_lib.study import Metric, Results
@@ -96,6 +97,27 @@ def test_of_a_sweep_the_mean_over_its_runs_counts(runs: Path) -> None:
     assert [cell.strip() for cell in row.split("|")[4:-1]] == [
         "-0.6371", "-0.6600 ± 0.0050", "-0.6700", "met"
     ]  # fmt: skip
+
+
+def test_curves_of_the_alloy_are_means_over_the_runs_of_a_sweep(runs: Path) -> None:
+    assert report.sweep_means("nbmota_network") == {}
+    for k, name in enumerate(("one", "other")):
+        orders = {
+            f"protocol__{at}__{pair}": (0.1 * i + k, 0.3, at + i)
+            for at in (800, 2000)
+            for i, pair in enumerate(alloy_study.PAIRS)
+        }
+        store(runs, "nbmota_network", name, only_here=(1.0, 0.1, None), **orders)
+    store(runs, "nbmota_network", "third", **orders)  # the second again
+    means = report.sweep_means("nbmota_network")
+    assert "only_here" not in means
+    curves = alloy_study.protocol_curves(means)
+    temperatures, learned, errors = curves["learned"]
+    np.testing.assert_array_equal(temperatures, [800, 2000])
+    np.testing.assert_allclose(learned, [0.1 * np.arange(6) + 2 / 3] * 2)
+    np.testing.assert_allclose(errors, 0.3 / np.sqrt(3))
+    np.testing.assert_allclose(curves["direct"][1], [800 + np.arange(6), 2000 + np.arange(6)])
+    assert curves["published"][1][list(curves["published"][0]).index(2000), 3] == -0.63708
 
 
 def test_every_published_number_has_one_row_and_a_study() -> None:
