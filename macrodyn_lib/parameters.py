@@ -322,6 +322,7 @@ class FiniteSizeScalingParameters(StudyParameters):
         "paper": {"resamples": 1000},
     }
     sweep_dir: Annotated[str, Field(min_length=1)] = "criticality"
+    larger_dir: Annotated[str, Field(min_length=1)] = "criticality_256"
     resamples: Annotated[int, Field(ge=20)]
 
 
