@@ -335,7 +335,7 @@ class AlloyRecipe:
 
         latest, on_the_way = tiles(every.select(late), alike[late]), tiles(way, stages)
         healed = exchange or small.at_rest
-        if healed and system.cells > self.patch_cells:  # else there are no seams
+        if healed and system.cells > self.patch_cells:  # one tile alone has no seams
             latest = relaxed_until_settled(
                 latest,
                 dataclasses.replace(system, relaxation="exchange" if exchange else "hops"),

@@ -83,12 +83,8 @@ def test_figures_are_named_where_they_are_stored(runs: Path) -> None:
 
 
 def test_of_a_sweep_the_mean_over_its_runs_counts(runs: Path) -> None:
-    one, other = (
-        (-0.62, 0.006, -0.66),
-        (-0.70, 0.008, -0.68),
-    )  # published: -0.63708; mean truth -0.67
-    store(runs, "nbmota_network", run="one", protocol__2000__MoMo=one)
-    store(runs, "nbmota_network", run="other", protocol__2000__MoMo=other)
+    for run, metric in {"one": (-0.62, 0.006, -0.66), "other": (-0.70, 0.008, -0.68)}.items():
+        store(runs, "nbmota_network", run, protocol__2000__MoMo=metric)  # published: -0.63708
     row = next(
         line
         for line in report.published_table().splitlines()
