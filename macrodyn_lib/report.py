@@ -92,12 +92,9 @@ def published_table() -> str:
 
 def sweep_means(name: str) -> dict[str, Metric]:
     """Each metric of a sweep over seeds: its mean over the runs that are stored."""
-    runs = _by_folder(stored_runs()[0]).get(name, [])
-    metrics: dict[str, list[Metric]] = defaultdict(list)
-    for run in runs:
-        for key, metric in run.results.metrics.items():
-            metrics[key].append(metric)
-    return {key: _mean(found) for key, found in metrics.items() if len(found) == len(runs)}
+    runs = [run.results for run in _by_folder(stored_runs()[0]).get(name, [])]
+    of_all = set.intersection(*(set(results.metrics) for results in runs)) if runs else set()
+    return {metric: _mean(_found(runs, metric)) for metric in sorted(of_all)}
 
 
 def paper_figures() -> list[tuple[str, list[Path]]]:
@@ -129,11 +126,10 @@ def _published_table(by_folder: dict[str, list[StoredRun]]) -> str:
 def _published_row(number: PublishedNumber, runs: Sequence[StoredRun]) -> list[str]:
     cells = [f"`{number.study}`", number.what, number.where, f"{number.value:.4g}"]
     counted = [_representative(runs)] if runs and number.study in NOTEBOOKS else runs
-    metrics = [run.results.metrics.get(number.metric) for run in counted]
-    known = [metric for metric in metrics if metric is not None]
-    if not known:
+    found = _found([run.results for run in counted], number.metric)
+    if not found:
         return [*cells, "", "", "not run"]
-    metric = _mean(known)
+    metric = _mean(found)
     ours = format_value(metric.value, metric.standard_error)
     if number.goal == "small":
         return [*cells, ours, "0", "met" if metric.value <= number.value else "**missed**"]
@@ -147,6 +143,11 @@ def _published_row(number: PublishedNumber, runs: Sequence[StoredRun]) -> list[s
     else:
         verdict = "**missed**"
     return [*cells, ours, format_reference(metric), verdict]
+
+
+def _found(runs: Iterable[Results], name: str) -> list[Metric]:
+    """The metric of that name in each of the runs that have it."""
+    return [results.metrics[name] for results in runs if name in results.metrics]
 
 
 def _paper_figures(studies: dict[str, list[StoredRun]]) -> list[tuple[str, list[Path]]]:
@@ -417,8 +418,8 @@ def _averaged_cells(group: Sequence[Results], names: Sequence[str]) -> list[str]
     """For each name the mean over replicas, and the mean reference."""
     cells = []
     for name in names:
-        metrics = [results.metrics[name] for results in group if name in results.metrics]
-        cells += _average(metrics) if metrics else ["", ""]
+        found = _found(group, name)
+        cells += _average(found) if found else ["", ""]
     return cells
 
 
