@@ -280,6 +280,32 @@ def test_relaxed_states_are_in_equilibrium(has_pairs):
     assert z_score(tiles) > 6
 
 
+def test_late_direct_runs_are_at_rest_where_no_exchanges_tell_it():
+    """MoMo against exchanges, |z| < 4 (1 in 16 000); planted: two to four relaxation times."""
+    rng = np.random.default_rng(13)
+    there = dataclasses.replace(LARGE, temperature=2500.0)
+    hopping = dataclasses.replace(there, barrier_model=dataclasses.replace(there.model, pairs=None))
+    small = RECIPE.but(max_hops=1e6).small_runs(hopping, rng)
+    assert small.at_rest and small.trajectories.times[-1] >= 16 * small.relaxation_time
+    expected = alloy.simulate_equilibrium(there, [2500.0], chains=16, sweeps=400, rng=rng)
+    reference = expected.mean_order(2500.0, 3)
+
+    def z_score(direct):
+        order = alloy.late_direct_order(direct)[3]
+        error = math.hypot(order.standard_error, reference.standard_error)
+        return (order.value - reference.value) / error
+
+    direct = alloy.transient(hopping, small, 12, np.random.default_rng(14))
+    assert direct.late.shape == (12, 61, 6)
+    assert abs(z_score(direct)) < 4
+    early = direct.observables[:, 20:41]
+    assert z_score(dataclasses.replace(direct, late=early)) > 4
+    exchanging = alloy.transient(there, small, 12, np.random.default_rng(14))
+    assert exchanging.late is None
+    np.testing.assert_array_equal(exchanging.observables, direct.observables)
+    assert alloy.transient(hopping, dataclasses.replace(small, at_rest=False), 2, rng).late is None
+
+
 def test_tiles_side_by_side_have_no_seams(learned):
     """Small systems at rest stay there, z below 4 (1 in 16 000); planted: with seams they order."""
     small, _ = learned
