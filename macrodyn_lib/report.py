@@ -32,9 +32,9 @@ says where that comes from: an *exact* formula, a direct *simulation* of the lar
 missed, or not resolved."""
 MET = """\
 *Met*: ours is no farther from the truth than the published number (for test errors: not larger), or
-*met, in noise*: it is within two of its standard errors of the truth, which the published number,
-given without an error, happens to be nearer to. The truth is that of our metric, exact or by direct
-simulation."""
+*met, in noise*: it is within two standard errors of the truth, which the published number, given
+without an error, happens to be nearer to. The truth is that of our metric, exact or by direct
+simulation; its error counts where several runs of a sweep have simulated it."""
 NOTHING = "No results yet. `make study` runs every notebook and writes them here."
 PRESETS: tuple[str, ...] = get_args(Preset)
 
@@ -135,10 +135,11 @@ def _published_row(number: PublishedNumber, runs: Sequence[StoredRun]) -> list[s
         return [*cells, ours, "0", "met" if metric.value <= number.value else "**missed**"]
     if metric.reference is None:
         return [*cells, ours, "", "no reference"]
+    references = [one.reference for one in found if one.reference is not None]
     distance = abs(metric.value - metric.reference)
     if distance <= abs(number.value - metric.reference):
         verdict = "met"
-    elif distance <= 2 * (metric.standard_error or 0):
+    elif distance <= 2 * math.hypot(metric.standard_error or 0, _between(references)):
         verdict = "met, in noise"
     else:
         verdict = "**missed**"
@@ -427,10 +428,15 @@ def _average(metrics: Sequence[Metric]) -> list[str]:
     mean, count = _mean(metrics), len(metrics)
     text = format_value(mean.value, mean.standard_error)
     if count > 1:
-        between = statistics.stdev(m.value for m in metrics) / math.sqrt(count)
+        between = _between([metric.value for metric in metrics])
         place = None if mean.standard_error is None else _decimals(mean.standard_error)
         text += f" ({between:.2g})" if place is None else f" ({between:.{place}f})"
     return [text, format_reference(mean)]
+
+
+def _between(values: Sequence[float]) -> float:
+    """Standard error of a mean over runs, from the scatter between them; 0 for a single run."""
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
 def _mean(metrics: Sequence[Metric]) -> Metric:

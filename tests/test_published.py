@@ -95,6 +95,14 @@ def test_of_a_sweep_the_mean_over_its_runs_counts(runs: Path) -> None:
     ]  # fmt: skip
 
 
+def test_the_error_of_a_truth_that_several_runs_simulated_counts(runs: Path) -> None:
+    row = "`nbmota_network` δ MoMo after 5 million events at 1200 K"  # published: -1.23984
+    store(runs, "nbmota_network", "one", protocol__1200__MoMo=(-1.20, 0.005, -1.265))
+    assert verdicts()[row] == "**missed**"
+    store(runs, "nbmota_network", "other", protocol__1200__MoMo=(-1.20, 0.005, -1.215))
+    assert verdicts()[row] == "met, in noise"
+
+
 def test_curves_of_the_alloy_are_means_over_the_runs_of_a_sweep(runs: Path) -> None:
     assert report.sweep_means("nbmota_network") == {}
     for k, name in enumerate(("one", "other")):
