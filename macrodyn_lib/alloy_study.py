@@ -156,8 +156,8 @@ def simulate_small_runs(
     runs: int,
     rng: np.random.Generator,
     *,
-    relaxations: float = 8.0,
-    max_hops: float = 1e6,
+    relaxations: float,
+    max_hops: float,
 ) -> SmallRuns:
     """Run until the time is ``relaxations`` times the relaxation time seen, in doubling steps.
 
@@ -592,8 +592,8 @@ def transient(
     0.5 % (pair model, 2000 and 2500 K, against exchanges).
     """
     times = np.linspace(0, relaxations * small.relaxation_time, records)
-    on = small.at_rest and system.model.pairs is None
-    way = system.simulate(system.initial_states(runs, rng), times, rng, keep_states=on)
+    goes_on = small.at_rest and system.model.pairs is None
+    way = system.simulate(system.initial_states(runs, rng), times, rng, keep_states=goes_on)
     if way.states is None:
         return DirectRuns(times=times, observables=way.observables)
     later = (np.linspace(*REST, records) - relaxations) * small.relaxation_time

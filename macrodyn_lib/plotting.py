@@ -843,7 +843,7 @@ def lag_times(
             panel.errorbar(hops, value, yerr=2 * error, color=color, marker="o", ms=4, lw=1.2,
                            capsize=2, label=name)  # fmt: skip
         panel.set_xscale("log")
-        panel.set_xticks(hops, [f"{count:g}" for count in hops], minor=False)
+        panel.set_xticks(hops, [f"{count:g}" for count in hops])
         panel.minorticks_off()
         panel.axvline(chosen, color=MUTED, lw=1, ls=":", label="chosen")
     axes[0].axhline(1, color=MUTED, lw=1)
