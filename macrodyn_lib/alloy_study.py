@@ -699,27 +699,29 @@ def compare_size(
     return paths, direct
 
 
-def protocol_curves(
-    metrics: Mapping[str, Any],
+def order_curves(
+    metrics: Mapping[str, Any], kind: str
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Order after the events of the published protocol, of the metrics ``protocol.T.pair``.
+    """Order against temperature, of the metrics ``kind.T.pair`` of ``08_nbmota``.
 
-    Returns: "learned", "direct", "published" -> temperatures (T,), order (T, 6), and of the learned
-             order its standard errors (T, 6).
+    kind: "sro", late; or "protocol", after the events of the published protocol, with the published
+    order beside it.
+
+    Returns: "learned", "direct" and maybe "published" -> temperatures (T,), order (T, 6), and of
+             the learned order its standard errors (T, 6).
     """
-    names = {key.split(".")[1] for key in metrics if key.startswith("protocol.")}
+    names = {key.split(".")[1] for key in metrics if key.startswith(f"{kind}.")}
     temperatures = np.array(sorted(map(float, names)))
-    rows = [[metrics[f"protocol.{at:g}.{pair}"] for pair in PAIRS] for at in temperatures]
+    rows = [[metrics[f"{kind}.{at:g}.{pair}"] for pair in PAIRS] for at in temperatures]
     learned, errors, direct = (
         np.array([[getattr(metric, name) for metric in row] for row in rows], dtype=np.float64)
         for name in ("value", "standard_error", "reference")
     )
-    published = np.array(list(PUBLISHED_ORDER)), np.array(list(PUBLISHED_ORDER.values()))
-    return {
-        "learned": (temperatures, learned, errors),
-        "direct": (temperatures, direct, None),
-        "published": (*published, None),
-    }
+    curves = {"learned": (temperatures, learned, errors), "direct": (temperatures, direct, None)}
+    if kind == "protocol":
+        published = np.array(list(PUBLISHED_ORDER)), np.array(list(PUBLISHED_ORDER.values()))
+        curves["published"] = (*published, None)
+    return curves
 
 
 # --- equilibrium --------------------------------------------------------------------------------

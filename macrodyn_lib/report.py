@@ -393,6 +393,8 @@ def _sweep_text(definition: SweepDefinition, finished: int, planned: int) -> str
 
 def _sweep_table(definition: SweepDefinition, finished: Sequence[tuple[RunSpec, Results]]) -> str:
     varying = [*definition.grid, *definition.zip]
+    if not varying:
+        return _seeds_table([results for _, results in finished], definition.report)
     replicas: dict[str, list[Results]] = defaultdict(list)
     values: dict[str, list[str]] = {}
     for spec, results in finished:
@@ -411,8 +413,29 @@ def _sweep_table(definition: SweepDefinition, finished: Sequence[tuple[RunSpec, 
     return _table(header, rows, numbers=header)
 
 
+def _seeds_table(runs: Sequence[Results], names: Sequence[str]) -> str:
+    """A sweep over nothing but seeds: a row for each metric, and how far it is from its reference.
+
+    The error of the difference is from the scatter of differences between runs: of both together.
+    """
+    rows = []
+    for name in names:
+        found = _found(runs, name)
+        mean, reference = _average(found) if found else ("", "")
+        differences = [m.value - m.reference for m in found if m.reference is not None]
+        difference = (
+            format_value(statistics.fmean(differences), _between(differences))
+            if len(differences) > 1
+            else ""
+        )
+        rows.append([f"`{name}`", str(len(found)), mean, reference, difference])
+    header = ["metric", "runs", "mean", "reference", "difference"]
+    return _table(header, rows, numbers=header[1:])
+
+
 def _sweep_provenance(results: Sequence[Results]) -> str:
-    return f"*{_made_by(results)}; {sum(map(_seconds, results)):.0f} s in all runs.*"
+    seconds = sum(map(_seconds, results))
+    return f"*{_made_by(results)}; {seconds:.0f} s in all runs, {_passed(results)} metrics passed.*"
 
 
 def _averaged_cells(group: Sequence[Results], names: Sequence[str]) -> list[str]:

@@ -107,7 +107,8 @@ def test_curves_of_the_alloy_are_means_over_the_runs_of_a_sweep(runs: Path) -> N
     assert report.sweep_means("nbmota_network") == {}
     for k, name in enumerate(("one", "other")):
         orders = {
-            f"protocol__{at}__{pair}": (0.1 * i + k, 0.3, at + i)
+            f"{kind}__{at}__{pair}": (0.1 * i + k, 0.3, at + i)
+            for kind in ("protocol", "sro")
             for at in (800, 2000)
             for i, pair in enumerate(alloy_study.PAIRS)
         }
@@ -115,12 +116,14 @@ def test_curves_of_the_alloy_are_means_over_the_runs_of_a_sweep(runs: Path) -> N
     store(runs, "nbmota_network", "third", **orders)  # the second again
     means = report.sweep_means("nbmota_network")
     assert "only_here" not in means
-    curves = alloy_study.protocol_curves(means)
-    temperatures, learned, errors = curves["learned"]
-    np.testing.assert_array_equal(temperatures, [800, 2000])
-    np.testing.assert_allclose(learned, [0.1 * np.arange(6) + 2 / 3] * 2)
-    np.testing.assert_allclose(errors, 0.3 / np.sqrt(3))
-    np.testing.assert_allclose(curves["direct"][1], [800 + np.arange(6), 2000 + np.arange(6)])
+    for kind in ("sro", "protocol"):
+        curves = alloy_study.order_curves(means, kind)
+        temperatures, learned, errors = curves["learned"]
+        np.testing.assert_array_equal(temperatures, [800, 2000])
+        np.testing.assert_allclose(learned, [0.1 * np.arange(6) + 2 / 3] * 2)
+        np.testing.assert_allclose(errors, 0.3 / np.sqrt(3))
+        np.testing.assert_allclose(curves["direct"][1], [800 + np.arange(6), 2000 + np.arange(6)])
+        assert ("published" in curves) == (kind == "protocol")
     assert curves["published"][1][list(curves["published"][0]).index(2000), 3] == -0.63708
 
 
