@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from macrodyn_lib.errors import ParameterError
 from macrodyn_lib.lattice import Patching
 from macrodyn_lib.parallel import map_chunks
 from macrodyn_lib.partial_evolution import averaged_increments
+from macrodyn_lib.provenance import version_of
 from macrodyn_lib.records import IncrementMoments, Snapshots, Trajectories
 from macrodyn_lib.reversible import ReversibleSDE, fit_reversible_sde
 from macrodyn_lib.rollouts import rollout
@@ -26,13 +28,13 @@ from macrodyn_lib.statistics import (
     relaxation_time,
     susceptibility,
 )
-from macrodyn_lib.study import ROOT, runs_root
+from macrodyn_lib.study import ROOT, Metric, Results, finished_runs, runs_root
 from macrodyn_lib.systems.ising import Ising
 from macrodyn_lib.upsampling import ROWS, relax_ladder, upsample
 
 BLOCKS = 16  # independent parts of the snapshots, for standard errors
 PASS = 1.25  # duration of LocalRelax per tile between two records: five attempts per site
-_Metrics = Mapping[str, Mapping[str, float]]  # of one run, by name
+_Metrics = Mapping[str, Metric]  # of one run, by name
 QUANTITIES = ("abs_magnetization", "susceptibility", "binder")
 
 
@@ -297,19 +299,36 @@ def read_sweep(folder: Path, *others: Path, middle: float = 2.27) -> Sweep:
         },
         sizes_left_out=[side for side in all_sizes if side not in sizes],
         runs=sum(map(len, found.values())),
-        digest=hashlib.sha256(json.dumps(list(found.items())).encode()).hexdigest()[:16],
+        digest=_digest(found),
     )
 
 
 def _points(folder: Path) -> dict[tuple[int, float], list[_Metrics]]:
     """Metrics of the finished runs of each side and temperature."""
     found: dict[tuple[int, float], list[_Metrics]] = defaultdict(list)
-    for path in sorted(folder.glob("*/results.json")):
-        run = json.loads(path.read_bytes())
-        if run["notebook"] == "05_ising_criticality":
-            point = (int(run["parameters"]["side"]), float(run["parameters"]["temperature"]))
-            found[point].append(run["metrics"])
+    versions = set()
+    for path in (run / "results.json" for run in finished_runs(folder)):
+        try:
+            run = Results.read(path)
+        except ValueError:
+            warnings.warn(f"{path}: not a valid results.json, left out", stacklevel=3)
+            continue
+        if run.notebook == "05_ising_criticality":
+            point = (int(run.parameters["side"]), float(run.parameters["temperature"]))
+            found[point].append(run.metrics)
+            versions.add(version_of(run.provenance))
+    if len(versions) > 1:
+        made_by = "; ".join(sorted(versions))
+        warnings.warn(f"{folder}: runs made by different code: {made_by}", stacklevel=3)
     return found
+
+
+def _digest(found: dict[tuple[int, float], list[_Metrics]]) -> str:
+    content = [
+        (point, [{name: metric.model_dump() for name, metric in run.items()} for run in runs])
+        for point, runs in found.items()
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def _mean(runs: Sequence[_Metrics], name: str) -> Estimate:
@@ -317,15 +336,15 @@ def _mean(runs: Sequence[_Metrics], name: str) -> Estimate:
 
     Weights by those errors would favour runs that happen to see little of their own noise.
     """
-    values = np.array([run[name]["value"] for run in runs])
-    errors = np.array([run[name]["standard_error"] for run in runs])
+    values = np.array([run[name].value for run in runs])
+    errors = np.array([run[name].standard_error for run in runs], dtype=np.float64)
     return Estimate(float(values.mean()), float(np.sqrt(np.square(errors).sum())) / len(runs))
 
 
 def sweep_folder(name: str) -> Path:
     """A folder of runs, or that of a sweep's name: among all results, else in the checkout."""
     folders = (Path(name), runs_root() / name, ROOT / "papermill_runs" / name)
-    return next((f for f in folders if any(f.glob("*/results.json"))), folders[0])
+    return next((f for f in folders if finished_runs(f)), folders[0])
 
 
 def z_scores(ours: FiniteSizeData, direct: FiniteSizeData, name: str) -> np.ndarray:

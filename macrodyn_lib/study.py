@@ -91,6 +91,12 @@ class Results(BaseModel):
         write_atomically(path, json.dumps(self.model_dump(), indent=1, allow_nan=False) + "\n")
 
 
+def finished_runs(study: Path) -> list[Path]:
+    """The folders of runs in that of a study or a sweep; those of attempts are left out."""
+    folders = sorted(path.parent for path in study.glob("*/results.json"))
+    return [f for f in folders if not f.name.startswith(".") and f.suffix != ".failed"]
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write to a temporary name beside ``path``, to the disk, then rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from macrodyn_lib import provenance
 from macrodyn_lib.errors import ParameterError
 from macrodyn_lib.parameters import NOTEBOOKS, Preset, resolve, run_id
-from macrodyn_lib.study import ROOT, Results, notebooks_root, runs_root
+from macrodyn_lib.study import ROOT, Results, finished_runs, notebooks_root, runs_root
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,11 +133,9 @@ class StoredRun:
 def stored_runs() -> tuple[list[StoredRun], list[str]]:
     """All finished runs, and a warning for each results.json that is not valid."""
     root, runs, warnings = runs_root(), [], []
-    for path in sorted(root.glob("*/*/results.json")):
-        folder = path.parent
-        hidden = folder.name.startswith(".") or folder.parent.name.startswith(".")
-        if hidden or folder.suffix == ".failed":
-            continue
+    studies = sorted(root.glob("[!.]*/"))
+    for folder in (folder for study in studies for folder in finished_runs(study)):
+        path = folder / "results.json"
         try:
             runs.append(StoredRun(folder, Results.read(path)))
         except (OSError, ValueError):

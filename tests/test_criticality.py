@@ -1,12 +1,11 @@
 """One point of the Ising plane, and the sweep of many."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 
-from macrodyn_lib import criticality
+from macrodyn_lib import criticality, study
 from macrodyn_lib.errors import ParameterError
 from macrodyn_lib.kernels import ising as kernels
 from macrodyn_lib.kernels import multispin
@@ -105,23 +104,23 @@ def test_same_seed_gives_the_same_point_with_any_threads(monkeypatch):
     assert set(results[0].groups) == {0, 1, 2}
 
 
-def metrics(shift, error):
+def store(
+    folder, name, side, temperature, shift=0.0, error=0.1, notebook="05_ising_criticality", code="1"
+):
+    metric = study.Metric(
+        value=0.5 + shift, standard_error=error, reference=None, reference_kind=None, passed=True,
+        criterion="reported, not judged",
+    )  # fmt: skip
     names = (*criticality.QUANTITIES, "relaxation_time")
-    return {
-        prefix + name: {"value": 0.5 + shift, "standard_error": error}
-        for prefix in ("", "sampled.", "direct.")
-        for name in names
-    }
-
-
-def store(folder, name, side, temperature, shift=0.0, error=0.1, notebook="05_ising_criticality"):
+    results = study.Results(
+        notebook=notebook,
+        parameters={"side": side, "temperature": temperature},
+        metrics={p + name: metric for p in ("", "sampled.", "direct.") for name in names},
+        timings_s={},
+        provenance={"source_hash": code * 12, "notebook_hash": "0" * 12},
+    )
     (folder / name).mkdir(parents=True)
-    content = {
-        "notebook": notebook,
-        "parameters": {"side": side, "temperature": temperature},
-        "metrics": metrics(shift, error),
-    }
-    (folder / name / "results.json").write_text(json.dumps(content))
+    results.write(folder / name / "results.json")
 
 
 def test_sweep_is_read_with_means_over_seeds_and_whole_sizes(tmp_path):
@@ -137,6 +136,26 @@ def test_sweep_is_read_with_means_over_seeds_and_whole_sizes(tmp_path):
     np.testing.assert_allclose(sweep.direct.errors["binder"], 0.1 / np.sqrt(2))
     assert sweep.relaxation[32][0].value == pytest.approx(0.6)
     np.testing.assert_allclose(criticality.z_scores(sweep.ours, sweep.direct, "binder"), 0)
+
+
+def test_attempts_and_damaged_results_of_a_sweep_do_not_count(tmp_path):
+    for k, (side, temperature) in enumerate((s, t) for s in (16, 32) for t in (2.2, 2.27, 2.3)):
+        store(tmp_path, f"a{k}", side, temperature)
+    for attempt in (".b.partial-1", "b.failed"):
+        store(tmp_path, attempt, 16, 2.2, shift=0.3)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "results.json").write_text('{"notebook": ')
+    with pytest.warns(UserWarning, match=r"c/results.json: not a valid results.json, left out"):
+        sweep = criticality.read_sweep(tmp_path)
+    assert sweep.runs == 6
+    np.testing.assert_allclose(sweep.ours.binder, 0.5)
+
+
+def test_runs_of_a_sweep_by_different_code_are_named(tmp_path):
+    for k, (side, temperature) in enumerate((s, t) for s in (16, 32) for t in (2.2, 2.27, 2.3)):
+        store(tmp_path, f"a{k}", side, temperature, code="12"[k == 5])
+    with pytest.warns(UserWarning, match=r"different code: library 1111111.*; library 2222222"):
+        criticality.read_sweep(tmp_path)
 
 
 def test_sweeps_are_read_together(tmp_path):
