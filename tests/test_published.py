@@ -1,6 +1,6 @@
 """Published numbers beside ours: met, met in noise, missed, and not run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,11 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def store(
-    runs: Path, study: str, run: str = "run", **metrics: tuple[float, float, float | None]
+    runs: Path,
+    study: str,
+    run: str = "run",
+    provenance: Mapping[str, object] | None = None,
+    **metrics: tuple[float, float, float | None],
 ) -> Path:
     folder = runs / study / run
     (folder / "figures").mkdir(parents=True)
@@ -39,7 +43,7 @@ def store(
             for name, (value, error, reference) in metrics.items()
         },
         timings_s={"total": 1.0},
-        provenance={},
+        provenance=dict(provenance or {}),
     )
     results.write(folder / "results.json")
     return folder
@@ -61,13 +65,15 @@ def test_verdicts_follow_from_the_distance_to_the_truth(runs: Path) -> None:
         small__bias=(1.4990, 0.0015, 1.5),  # published: 1.5002, nearer by chance
         large__bias=(0.1300, 0.0004, 0.15),  # published: 0.1419
     )
-    store(runs, "03_curie_weiss", ablation__16__error__ours=(1e-5, 1e-6, None))
+    errors = {"ours": (1e-5, 1e-6, None), "naive": (0.2, 0.02, None)}
+    store(runs, "03_curie_weiss", **{f"ablation__16__error__{k}": v for k, v in errors.items()})
     store(runs, "04_ising", ablation__16__error_latent__ours=(1e-2, 1e-3, None))
     found = verdicts()
     assert found["`01_linear_chain` slope, 100 particles"] == "met"
     assert found["`01_linear_chain` bias, 10 particles"] == "met, in noise"
     assert found["`01_linear_chain` bias, 100 particles"] == "**missed**"
     assert found["`03_curie_weiss` test error, patches of 16²"] == "met"
+    assert found["`03_curie_weiss` test error of the baseline, patches of 16²"] == ""
     assert found["`04_ising` test error, patches of 16²"] == "**missed**"
     assert found["`06_finite_size_scaling` ν"] == "not run"
 
@@ -93,6 +99,25 @@ def test_of_a_sweep_the_mean_over_its_runs_counts(runs: Path) -> None:
     assert [cell.strip() for cell in row.split("|")[4:-1]] == [
         "-0.6371", "-0.6600 ± 0.0050", "-0.6700", "met"
     ]  # fmt: skip
+
+
+def test_runs_by_other_code_or_of_other_data_are_no_replicas(runs: Path) -> None:
+    code = {"source_hash": "1" * 12, "notebook_hash": "0" * 12}
+    for k, provenance in enumerate(
+        (
+            {**code, "created": "2030-01-03", "data": {"weights.npz": "a"}},
+            {**code, "created": "2030-01-02", "data": {"weights.npz": "a"}},
+            {**code, "created": "2030-01-02", "data": {}},
+            {
+                **code,
+                "created": "2030-01-01",
+                "source_hash": "2" * 12,
+                "data": {"weights.npz": "a"},
+            },
+        )
+    ):
+        store(runs, "nbmota_network", str(k), provenance, protocol__2000__MoMo=(k, 0.1, -0.7))
+    assert report.sweep_means("nbmota_network")["protocol.2000.MoMo"].value == 0.5
 
 
 def test_the_error_of_a_truth_that_several_runs_simulated_counts(runs: Path) -> None:
