@@ -40,6 +40,8 @@ from macrodyn_lib import study
 run = study.begin("05_ising_criticality", globals())
 
 # %% tags=["nbval-ignore-output"]
+from functools import partial
+
 import numpy as np
 
 import macrodyn_lib as md
@@ -130,15 +132,14 @@ run.check("rho", learned["rho"], reference=kaufman, kind="exact", relative=0.005
 
 # %% [markdown]
 # The clock is another matter. An SDE of $(M,\rho)$ without memory cannot know that $M$ moves by domains,
-# which are slower than any rate: its relaxation time grows like the susceptibility, $L^{7/4}$, and not
-# like $L^{2.17}$. What can be tested is the bound that this implies: averaging the rates over all states
+# which are slower than any rate: its relaxation time grows no faster than the susceptibility, $L^{7/4}$, and
+# not like $L^{2.17}$. What can be tested is the bound that this implies: averaging the rates over all states
 # of equal $z$ never makes a reversible process slower. The distance to the bound is what memory would add.
 
 # %% tags=["nbval-ignore-output"]
-run.check(
-    "relaxation_time", learned["relaxation_time"], reference=true_relaxation, kind="simulation",
-    below=true_relaxation.value, z=3,
-)  # fmt: skip
+seen = true_relaxation.value < longest  # else it is a lower bound itself, and bounds nothing
+bound = partial(run.check, below=true_relaxation.value, z=3) if seen else run.report
+bound("relaxation_time", learned["relaxation_time"], reference=true_relaxation, kind="simulation")
 samples = {
     "cluster updates": (chains.observables[..., 0], md.plotting.REFERENCE),
     "the snapshots": (magnetizations["healed"], md.plotting.MUTED),
@@ -186,11 +187,12 @@ run.figure(md.plotting.rollouts_and_law(times, paths[..., 0], model.law()), "rol
 # %% [markdown]
 # ## 6. How long must LocalRelax be?
 #
-# Too short and the conditional averages are those of healing copies; long enough, longer changes nothing.
-# The snapshots' own moments (grey) are not what is quoted. (Not in the runs of a sweep.)
+# Too short and the conditional averages are those of healing copies; long enough, longer changes nothing:
+# twice as long must give the same. The snapshots' own moments (grey) are not what is quoted. (Not in the
+# runs of a sweep.)
 
 # %% tags=["nbval-ignore-output"]
-durations = [run.relax_duration / factor for factor in (20, 5, 2, 1)] if everything else []
+durations = [run.relax_duration / factor for factor in (20, 5, 2, 1, 0.5)] if everything else []
 with run.timed("LocalRelax"):
     healing = criticality.against_relaxation(
         system, small, durations, run.snapshots, max(run.rounds // 8, 10), run.stream("heal")
@@ -198,6 +200,9 @@ with run.timed("LocalRelax"):
 references = {name: truth[name] for name in criticality.QUANTITIES}
 figure = md.plotting.against_relaxation(healing, references)
 run.figure(figure, "local_relax") if everything else None
+for name in criticality.QUANTITIES if everything else []:
+    once, twice = (healing[duration][1][name] for duration in durations[-2:])
+    run.check(f"local_relax.{name}", twice, reference=once, kind="simulation", z=3, listed=False)
 
 # %% [markdown]
 # ## 7. Results

@@ -32,6 +32,7 @@ from macrodyn_lib import study
 run = study.begin("06_finite_size_scaling", globals())
 
 # %% tags=["nbval-ignore-output"]
+import numpy as np
 import pandas as pd
 
 import macrodyn_lib as md
@@ -46,8 +47,9 @@ print(f"{sweep.runs} runs, sizes {sweep.ours.sizes}, temperatures {sweep.ours.te
 # %% [markdown]
 # ## 1. Learned points beside cluster updates
 #
-# How many standard errors apart? If errors are right and nothing else is wrong, such numbers scatter
-# about 0 with a width of 1.
+# How many combined standard errors apart? If errors are right and nothing else is wrong, such numbers
+# scatter about 0 with a width of 1. Where it is more, errors from the blocks of one pool are too small, or
+# LocalRelax ended too early.
 
 # %% tags=["nbval-ignore-output"]
 scores = {
@@ -58,6 +60,11 @@ table = pd.concat(
         name: pd.DataFrame(values, sweep.ours.sizes, sweep.ours.temperatures)
         for name, values in scores.items()
     }
+)
+width = np.sqrt(np.mean(np.square(table.to_numpy())))
+beyond = (np.abs(table.to_numpy()) > 2).sum()
+print(
+    f"width {width:.2f}; {beyond} of {table.size} beyond 2 (of chance: {0.0455 * table.size:.0f})"
 )
 table.round(1)
 
@@ -95,7 +102,8 @@ goals = {
 }
 for name, (value, goal) in goals.items():
     run.check(name, ours[name], reference=value, kind="exact", absolute=goal, z=2)
-    run.check(f"{name}.beside_direct", ours[name], reference=direct[name], kind="simulation", z=2)
+    beside, own = f"{name}.beside_direct", direct[name].value  # a goal in our own errors
+    run.check(beside, ours[name], reference=own, kind="simulation", z=2, listed=False)
 for source in list(sources)[1:]:
     for name, (value, _) in goals.items():
         key = f"{source.split()[0]}.{name}"
@@ -106,8 +114,8 @@ for name in ("beta_over_nu", "gamma_over_nu", "nu"):
 # %% [markdown]
 # ## 3. Figure 5 of the paper
 #
-# There the line through $X$ has the slope 1.670, since a noise scale tuned by hand for each point takes
-# the place of $\lambda=K$.
+# There the line through $X$ has the slope 1.670 (the published notebook says 1.792), and a noise scale tuned
+# by hand for each point takes the place of $\lambda=K$.
 
 # %% tags=["nbval-ignore-output"]
 levels = {
@@ -127,9 +135,11 @@ run.figure(md.plotting.data_collapse(sweep.ours, sweep.direct, Tc, 1 / 8, 7 / 4)
 # ## 5. Corrections to scaling, and the published recipe
 #
 # Small lattices do not know pure power laws. The same fits without the smallest size say how much that
-# matters, those with a larger one (256², which the paper has not, from few snapshots and one seed) what it
-# adds. The published recipe takes $T=2.27$ for the critical temperature and the sizes 16, 32, 64, 128
-# (for $\nu$: 16 to 64 at 2.269): exact data would give 0.128, 1.757, and 0.976 for $1/\nu$.
+# matters: ours then gives $\nu$ too large, since the slope of $U$ at $L=128$, from a quarter of the snapshots, is
+# low. Those with a larger size (256², which the paper has not, from few snapshots and one seed) say what it
+# adds: ours stays, while the cluster updates' own $\nu$ falls below 1. The published recipe takes $T=2.27$ for the
+# critical temperature and the sizes 16, 32, 64, 128 (for $\nu$: 16 to 64 at 2.269). Even of direct data it
+# gives no 0.125, 1.75 and 1.
 
 # %% tags=["nbval-ignore-output"]
 folders = [criticality.sweep_folder(name) for name in (run.sweep_dir, run.larger_dir)]
@@ -166,10 +176,10 @@ published = {
     for name, data in sources.items()
 }
 for name in ranges:
-    for what in goals:
-        run.report(
-            f"{name}.{what}", others[name, "rates"][what], reference=goals[what][0], kind="exact"
-        )
+    for what, (value, _) in goals.items():
+        run.report(f"{name}.{what}", others[name, "rates"][what], reference=value, kind="exact")
+        beside = others[name, "cluster updates"][what]
+        run.report(f"{name}.direct.{what}", beside, reference=value, kind="exact")
 
 # %% tags=["nbval-ignore-output"]
 paper = {"beta_over_nu": 0.129, "gamma_over_nu": 1.670, "nu": 1 / 1.035}
@@ -184,8 +194,8 @@ pd.DataFrame({k: {n: str(v[n]) for n in paper} for k, v in columns.items()}).T
 # %% [markdown]
 # ## 6. The clock
 #
-# The law is right, the clock is not: without memory the relaxation time of $|M|$ grows like $X$, the
-# conventional critical slowing-down, and not with the dynamic exponent $z=2.17$.
+# The law is right, the clock is not: without memory the relaxation time of $|M|$ grows at first like $X$, the
+# conventional critical slowing-down, then more slowly, and not with the dynamic exponent $z=2.17$.
 
 # %% tags=["nbval-ignore-output"]
 run.figure(
