@@ -43,8 +43,11 @@ study: .venv/.stamp  ## every notebook at preset quick, then the report (some 10
 	$(B)/macrodyn study --preset quick
 
 paper: .venv/.stamp  ## every study at the scale of the paper; can be interrupted and resumed (hours)
-	$(B)/macrodyn sweep papermill_runs/criticality.yaml
-	$(B)/macrodyn study --preset paper
+	@# a failed run (1) does not keep the studies from running, an interrupt does
+	code=0; $(B)/macrodyn sweep papermill_runs/criticality.yaml || code=$$?; \
+	[ $$code -le 1 ] || exit $$code; \
+	$(B)/macrodyn study --preset paper || code=$$?; \
+	exit $$code
 
 report: .venv/.stamp  ## papermill_runs/report.md and report.html from the results at hand
 	$(B)/macrodyn report

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from macrodyn_lib.errors import ParameterError
 from macrodyn_lib.fitting import FittedSDE, TrainingSettings, fit_ensemble
 from macrodyn_lib.lattice import Patching
 from macrodyn_lib.parallel import map_chunks
@@ -24,6 +25,7 @@ from macrodyn_lib.records import IncrementMoments, Snapshots, Trajectories
 from macrodyn_lib.rollouts import EnsemblePaths, rollout_ensemble
 from macrodyn_lib.sde import OnsagerNetSDE
 from macrodyn_lib.statistics import Estimate, binder_cumulant, jackknife, mean_estimate
+from macrodyn_lib.systems.base import check_number
 from macrodyn_lib.systems.nbmota import NbMoTa
 from macrodyn_lib.upsampling import relaxed_until_settled, tile_snapshots
 
@@ -31,10 +33,12 @@ PAIRS = NbMoTa.observable_names
 LIKE = (0, 3, 5)  # NbNb, MoMo, TaTa
 TOGETHER = 64  # patches that one thread evolves
 RECORDS = 128  # of a small run
+WAITS = 20_000  # hops that tell the mean wait
 FIRST_HOPS = 64  # between records, before the spacing is doubled
 LED, LED_EVERY = 512, 8  # attempts per site at most, and of which late records
 WAY = 3.0  # relaxation times from random solutions on: 1 - e^-3 of the way to rest
 REST = 20.0, 40.0  # between these relaxation times direct runs tell the order at rest
+HEALING = 1e6  # hops of a vacancy at most in LocalRelax by hops: what takes longer is left undone
 
 
 # --- the sum rules ------------------------------------------------------------------------------
@@ -163,34 +167,41 @@ def simulate_small_runs(
 
     Nobody knows the relaxation time beforehand: from 3000 to 800 K it grows by nine orders of
     magnitude. Records are equally spaced; with each doubling every second one is kept.
-    max_hops: of each vacancy, about; where that is too short for rest, the runs are as they are.
+    max_hops: of each vacancy; where that is too short for rest, the runs are as they are. Hops are
+    reckoned by the waits at the end of each step, so they are about as many.
     """
     states = system.initial_states(runs, rng)
-    waits, _, _ = system.simulate_events(states, 1000, 1, rng, mean_waits=True)
-    spacing = FIRST_HOPS * float(waits.mean()) / 1000
+    spacing = FIRST_HOPS * _hop_time(system, states, rng)
     start = Trajectories(
         times=np.zeros(1), observables=system.observables(states)[:, None], states=states[:, None]
     )
-    path = _continued(system, start, spacing, RECORDS, rng)
-    for _ in range(max(round(math.log2(max_hops / (FIRST_HOPS * RECORDS))), 0)):
-        if relaxations * transient_time(path.times, path.observables) <= path.times[-1]:
+    path, hops = _continued(system, start, spacing, RECORDS, rng), float(FIRST_HOPS * RECORDS)
+    while True:
+        assert path.states is not None  # _continued keeps them
+        relaxation = transient_time(path.times, path.observables)
+        at_rest = relaxations * relaxation <= path.times[-1]
+        hop_time = _hop_time(system, path.states[:, -1], rng)
+        hops += path.times[-1] / hop_time  # with the next step, which is as long as all before
+        if at_rest or hops > max_hops:
             break
         spacing *= 2
-        assert path.states is not None  # _continued keeps them
         every_second = Trajectories(
             times=path.times[::2], observables=path.observables[:, ::2], states=path.states[:, ::2]
         )
         path = _continued(system, every_second, spacing, RECORDS // 2, rng)
-    assert path.states is not None  # _continued keeps them
-    waits, _, _ = system.simulate_events(path.states[:, -1], 20_000, 1, rng, mean_waits=True)
-    relaxation = transient_time(path.times, path.observables)
     return SmallRuns(
         system=system,
         trajectories=path,
         relaxation_time=relaxation,
-        hop_time=float(waits.mean()) / 20_000,
-        at_rest=relaxations * relaxation <= path.times[-1],
+        hop_time=hop_time,
+        at_rest=at_rest,
     )
+
+
+def _hop_time(system: NbMoTa, states: np.ndarray, rng: np.random.Generator) -> float:
+    """Mean wait of the vacancy of small systems between hops, s."""
+    waits, _, _ = system.simulate_events(states, WAITS, 1, rng, mean_waits=True)
+    return float(waits.mean()) / WAITS
 
 
 def _continued(
@@ -210,13 +221,19 @@ def transient_time(times: np.ndarray, observables: np.ndarray, final: float | No
     """1/e time of the way of MoMo from the first record to ``final``, of paths (B, T, 6).
 
     MoMo has the most order and so the least relative noise. final: the order in equilibrium; None:
-    the mean of the last quarter, whose error makes three times as large a one of the time. A path
-    that does not get so far has the last time, a lower bound.
+    the mean of the last quarter, whose error makes three times as large a one of the time. Paths
+    that do not get so far have the last time, a lower bound, and so have paths that have not got
+    anywhere (by three standard errors): vacancies that hop between two sites are not at rest.
     """
-    path = observables[:, :, LIKE[1]].mean(axis=0)
+    paths = observables[:, :, LIKE[1]]
+    path = paths.mean(axis=0)
     if final is None:
-        final = float(path[-(len(path) // 4) :].mean())
-    if path[0] == final:  # a vacancy that hops back and forth between two sites
+        ways = paths[:, -(len(times) // 4) :].mean(axis=1) - paths[:, 0]
+        error = ways.std(ddof=1) / math.sqrt(len(ways)) if len(ways) > 1 else 0.0
+        if abs(ways.mean()) <= 3 * error:
+            return float(times[-1])
+        final = float(path[0] + ways.mean())
+    if path[0] == final:
         return float(times[-1])
     left = (path - final) / (path[0] - final)
     below = np.nonzero(left < math.exp(-1))[0]
@@ -318,8 +335,9 @@ class AlloyRecipe:
         """Step 2, D: tiles of one group, and of about the same time.
 
         LocalRelax heals the late ones: by exchanges, which lead to the same equilibrium as hops but
-        on another way; without pair energies by hops, if the runs are at rest. On the way, too,
-        exchanges lead on where the runs do not get to rest: else V would be anything in between.
+        on another way; without pair energies by hops, if the runs are at rest and it takes no
+        more than ``HEALING`` of them. On the way, too, exchanges lead on where the runs do not get
+        to rest: else V would be anything in between.
         """
         every, alike = small.snapshots(self.per_group), small.alike()
         late, early, count = small.late(), small.on_the_way(), -(-self.snapshots // 2)
@@ -337,7 +355,8 @@ class AlloyRecipe:
             return tile_snapshots(of, alike=labels, to=system, count=count, rng=rng)
 
         latest, on_the_way = tiles(every.select(late), alike[late]), tiles(way, stages)
-        healed = exchange or small.at_rest
+        hops = self.relaxations * small.relaxation_time / small.hop_time
+        healed = exchange or (small.at_rest and hops <= HEALING)
         if healed and system.cells > self.patch_cells:  # one tile alone has no seams
             latest = relaxed_until_settled(
                 latest,
@@ -426,16 +445,27 @@ class AlloyRecipe:
         The parameter is 1000 K / T, in which rates are exponential; for a single temperature there
         is none.
         """
-        parts, rest, bonds = [], [], []
+        large, parts = {}, []
         progress = tqdm(small.items(), desc=description, disable=None if description else True)
         for temperature, runs in progress:
             there = dataclasses.replace(system, temperature=temperature)
-            large = self.large_snapshots(there, runs, rng)
+            large[temperature] = self.large_snapshots(there, runs, rng)
             parameters = [1000 / temperature] if len(small) > 1 else []
-            parts.append(self.increments(there, large, self.duration_of(runs), rng, parameters))
-            rest.append(parts[-1].latents[: len(large.late)].mean(axis=0))
-            orders = there.observables(large.late.states)
-            bonds.append(vacancy_bonds(orders, there.composition()[1:]).mean(axis=0))
+            unit = self.duration_of(runs)
+            parts.append(self.increments(there, large[temperature], unit, rng, parameters))
+        return self.fitted(system, small, large, parts, rng, description=description)
+
+    def fitted(
+        self,
+        system: NbMoTa,
+        small: Mapping[float, SmallRuns],
+        large: Mapping[float, LargeSnapshots],
+        parts: Sequence[IncrementMoments],
+        rng: np.random.Generator,
+        *,
+        description: str | None = None,
+    ) -> "LearnedAlloy":
+        """Step 5 alone: of the increments of each temperature, those of late snapshots first."""
         members = fit_ensemble(
             # the same groups at every temperature, so that shares have all temperatures
             IncrementMoments.concatenate(parts),
@@ -445,6 +475,12 @@ class AlloyRecipe:
             settings=self.settings,
             description=description,
         )
+        atoms = system.composition()[1:]
+        late = [system.observables(snapshots.late.states) for snapshots in large.values()]
+        rest = [
+            part.latents[: len(orders)].mean(axis=0)
+            for part, orders in zip(parts, late, strict=True)
+        ]
         order = np.argsort(list(small))
         return LearnedAlloy(
             system=system,
@@ -452,7 +488,7 @@ class AlloyRecipe:
             temperatures=np.array(list(small), dtype=np.float64)[order],
             units=np.array([self.duration_of(runs) for runs in small.values()])[order],
             rest=np.array(rest)[order],
-            bonds=np.array(bonds)[order],
+            bonds=np.array([vacancy_bonds(o, atoms).mean(axis=0) for o in late])[order],
         )
 
 
@@ -472,43 +508,26 @@ class LearnedAlloy:
     rest: np.ndarray
     bonds: np.ndarray
 
-    @classmethod
-    def of(
-        cls,
-        system: NbMoTa,
-        recipe: AlloyRecipe,
-        moments: IncrementMoments,
-        small: SmallRuns,
-        rng: np.random.Generator,
-    ) -> "LearnedAlloy":
-        """From increments at one temperature."""
-        members = fit_ensemble(
-            moments, OnsagerNetSDE(len(LIKE), hidden=recipe.hidden), members=recipe.members,
-            rng=rng, settings=recipe.settings,
-        )  # fmt: skip
-        rest = small.trajectories.observables[:, RECORDS // 2 :]
-        bonds = vacancy_bonds(rest, small.system.composition()[1:]).mean(axis=(0, 1))
-        like = rest[..., list(LIKE)].mean(axis=(0, 1))
-        return cls(
-            system=system,
-            members=members,
-            temperatures=np.array([system.temperature]),
-            units=np.array([recipe.duration_of(small)]),
-            rest=like[None],
-            bonds=bonds[None],
-        )
-
     def at(self, temperature: float) -> list[FittedSDE]:
         """The members at a temperature; warns where that is outside the training range."""
-        if len(self.temperatures) == 1:
-            if temperature != self.temperatures[0]:
-                warnings.warn(
-                    f"temperature = {temperature:g} K lies outside the training range, "
-                    f"{self.temperatures[0]:g} K alone: nothing depends on it",
-                    stacklevel=2,
-                )
+        check_number("temperature", temperature, above=0)
+        alone = len(self.temperatures) == 1
+        low, high = self.temperatures[[0, -1]]
+        if not low <= temperature <= high:
+            known = (
+                f"{low:g} K alone: nothing depends on it"
+                if alone
+                else f"{low:g} to {high:g} K: the model is extrapolated"
+            )
+            warnings.warn(
+                f"temperature = {temperature:g} K lies outside the training range, {known}",
+                stacklevel=2,
+            )
+        if alone:
             return self.members
-        return [member.at([1000 / temperature]) for member in self.members]
+        # not ``member.at``, which would warn of 1000 K / T, once for each member
+        inverse = np.array([1000 / temperature])
+        return [dataclasses.replace(member, parameters=inverse) for member in self.members]
 
     def unit(self, temperature: float) -> float:
         """Unit of time, s; beyond the outermost temperatures Arrhenius' law goes on."""
@@ -612,6 +631,22 @@ def fixed_events(
     return observables[:, 0], float(times.mean())
 
 
+def published_time(small: SmallRuns, hops: float) -> float:
+    """When the published predictions are read, s: ``hops`` mean waits of a vacancy in the
+    snapshots that they learn from, most of them late.
+
+    From a random solution many more hops have happened by then, as waits grow with the order.
+    """
+    return hops * small.hop_time
+
+
+def order_at(path: Trajectories, time: float) -> list[Estimate]:
+    """Order of direct runs at a time between their records, for each pair; at most at the last."""
+    columns = np.moveaxis(path.observables, 2, 1)  # (B, 6, T)
+    at = [[np.interp(time, path.times, column) for column in run] for run in columns]
+    return mean_order(np.array(at))
+
+
 def lag_study(
     system: NbMoTa,
     recipe: AlloyRecipe,
@@ -628,7 +663,7 @@ def lag_study(
              paths at ``times`` to the order ``final``) and "diffusion": n Sigma(MoMo) per hop, at
              the last mean order.
     """
-    large = recipe.large_snapshots(system, small, rng)
+    at, large = system.temperature, recipe.large_snapshots(system, small, rng)
     result: dict[str, dict[str, list[Estimate]]] = {}
     for boundary in boundaries:
         found: dict[str, list[Estimate]] = {"relaxation": [], "diffusion": []}
@@ -636,7 +671,7 @@ def lag_study(
             lag = recipe.but(boundary=boundary, duration=math.inf, longest_hops=count)
             unit = lag.duration_of(small)
             moments = lag.increments(system, large, unit, rng)
-            learned = LearnedAlloy.of(system, lag, moments, small, rng)
+            learned = lag.fitted(system, {at: small}, {at: large}, [moments], rng)
             paths = learned.paths(system.temperature, times, 64, rng)
             found["relaxation"].append(learned_transient_time(paths, final))
             rest = paths.paths[:, :, :, -1][..., list(LIKE)].mean(axis=(0, 1, 2))[None]
@@ -657,7 +692,12 @@ def late_direct_order(direct: DirectRuns) -> list[Estimate]:
     late = direct.late
     if late is None:
         late = direct.observables[:, -(len(direct.times) // 3) :]
-    return [mean_estimate(late[..., k].mean(axis=1)) for k in range(len(PAIRS))]
+    return mean_order(late.mean(axis=1))
+
+
+def mean_order(order: np.ndarray) -> list[Estimate]:
+    """Mean over runs of their orders (B, 6), for each pair."""
+    return [mean_estimate(order[:, k]) for k in range(len(PAIRS))]
 
 
 def late_std_ratio(of: EnsemblePaths, to: EnsemblePaths) -> Estimate:
@@ -670,6 +710,17 @@ def late_std_ratio(of: EnsemblePaths, to: EnsemblePaths) -> Estimate:
 
     both = np.stack([late(of), late(to)], axis=1)
     return jackknife(both, lambda kept: float(np.sqrt(kept[:, 0].mean() / kept[:, 1].mean())))
+
+
+def direct_std_ratio(of: Trajectories, to: Trajectories) -> Estimate:
+    """The same of direct runs; its error is that of standard deviations of so many runs."""
+    deviations, errors = [], []
+    for path in (of, to):
+        late = path.observables[:, -(len(path.times) // 3) :, LIKE[2]]
+        deviations.append(float(np.sqrt(late.var(axis=0, ddof=1).mean())))
+        errors.append(math.sqrt(0.5 / (len(late) - 1)))
+    ratio = deviations[0] / deviations[1]
+    return Estimate(ratio, ratio * math.hypot(*errors))
 
 
 def compare_size(
@@ -690,9 +741,7 @@ def compare_size(
     least = 96 * recipe.members  # a fit to fewer knows little of the slope at rest
     snapshots = min(max(round(recipe.snapshots * share), least), recipe.snapshots)
     fewer = recipe.but(snapshots=snapshots)
-    large = fewer.large_snapshots(system, small, rng)
-    moments = fewer.increments(system, large, fewer.duration_of(small), rng)
-    learned = LearnedAlloy.of(system, fewer, moments, small, rng)
+    learned = fewer.learn(system, {system.temperature: small}, rng)
     paths = learned.paths(system.temperature, times, rollouts, rng)
     count = max(round(4 * direct_runs * share), 2)
     direct = system.simulate(system.initial_states(count, rng), times, rng)
@@ -704,8 +753,8 @@ def order_curves(
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """Order against temperature, of the metrics ``kind.T.pair`` of ``08_nbmota``.
 
-    kind: "sro", late; or "protocol", after the events of the published protocol, with the published
-    order beside it.
+    kind: "sro", late; "protocol", after the hops of the published protocol; or "published_time", at
+    the time of its clock. The published order is beside both of these.
 
     Returns: "learned", "direct" and maybe "published" -> temperatures (T,), order (T, 6), and of
              the learned order its standard errors (T, 6).
@@ -718,7 +767,7 @@ def order_curves(
         for name in ("value", "standard_error", "reference")
     )
     curves = {"learned": (temperatures, learned, errors), "direct": (temperatures, direct, None)}
-    if kind == "protocol":
+    if kind != "sro":
         published = np.array(list(PUBLISHED_ORDER)), np.array(list(PUBLISHED_ORDER.values()))
         curves["published"] = (*published, None)
     return curves
@@ -744,8 +793,15 @@ class Equilibrium:
     examples: np.ndarray
 
     def mean_order(self, temperature: float, component: int) -> Estimate:
-        """Of one pair, with its error over the chains."""
-        at = int(np.argmin(np.abs(self.temperatures - temperature)))
+        """Of one pair, with its error over the chains.
+
+        Raises: ParameterError: there are no chains at this temperature.
+        """
+        if temperature not in self.temperatures:
+            raise ParameterError(
+                f"temperature = {temperature:g}: must be one of {self.temperatures.tolist()}"
+            )
+        at = int(np.argmax(self.temperatures == temperature))
         return mean_estimate(self.order[at, :, :, component].mean(axis=1))
 
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 FAILED, WRONG_INPUT, AGREES = 1, 2, 3
 INTERRUPTED, TERMINATED = 130, 143  # as shells report SIGINT and SIGTERM
-REPORT = "90_report"  # the notebook that collects the others
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -57,7 +56,7 @@ def sweep(
         if dry_run:
             _echo_plan(read.expand(), read.varying(), workers)
         else:
-            _execute_and_report(read.expand(), workers, scheduler)
+            _execute_and_report([read.expand()], workers, scheduler)
 
 
 @app.command()
@@ -95,12 +94,10 @@ def study(
         if dry_run:
             _echo_plan(specs, ["preset"], workers)
         else:
-            # what collects the others comes last
-            collecting = [spec for spec in specs if spec.notebook == REPORT]
-            others = [spec for spec in specs if spec.notebook != REPORT]
-            _execute_and_report(others, workers, None)
-            if collecting:
-                _execute_and_report(collecting, workers, None)
+            # what collects the others comes last, and whether they fail or not
+            others = [spec for spec in specs if not spec.collects]
+            collecting = [spec for spec in specs if spec.collects]
+            _execute_and_report([others, collecting], workers, None)
 
 
 @app.command()
@@ -131,18 +128,21 @@ def _echo_plan(specs: Sequence["RunSpec"], varying: Sequence[str], workers: int 
 
 
 def _execute_and_report(
-    specs: Sequence["RunSpec"], workers: int | None, scheduler: str | None
+    parts: Sequence[Sequence["RunSpec"]], workers: int | None, scheduler: str | None
 ) -> None:
+    """One part after the other, then the report; ends with a failure if any run failed."""
     from macrodyn_lib import execution
     from macrodyn_lib.parallel import thread_count
 
-    outcome = execution.execute(specs, workers or thread_count(), scheduler)
-    counts = f"{len(outcome.done)} done, {len(outcome.failed)} failed"
-    typer.echo(f"runs: {counts}, {len(outcome.skipped)} finished already")
-    for spec, reason in outcome.failed:
+    outcomes = [execution.execute(part, workers or thread_count(), scheduler) for part in parts]
+    done = sum(len(outcome.done) for outcome in outcomes)
+    skipped = sum(len(outcome.skipped) for outcome in outcomes)
+    failed = [failure for outcome in outcomes for failure in outcome.failed]
+    typer.echo(f"runs: {done} done, {len(failed)} failed, {skipped} finished already")
+    for spec, reason in failed:
         _echo_failure(spec, reason)
     _write_report(mix_versions=False)
-    if outcome.failed:
+    if failed:
         raise typer.Exit(FAILED)
 
 

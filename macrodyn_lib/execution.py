@@ -45,6 +45,14 @@ AGAIN = 10  # submissions of a run whose worker dies before the run begins
 PATIENCE = 600.0  # seconds after which kernels that use no processor are taken to hang
 IDLE = 0.01  # part of a processor that an idle kernel stays below
 LOOKS = 20  # how often it is looked at meanwhile
+# The kernel of a killed worker must not go on beside the next one. By itself it looks each second
+# whether its worker is there, but not while compiled code holds the interpreter; so Linux is asked
+# to kill it with its worker (1: PR_SET_PDEATHSIG, 9: SIGKILL).
+DIE_WITH_WORKER = (
+    ["--IPKernelApp.exec_lines=__import__('ctypes').CDLL(None).prctl(1, 9);"]
+    if sys.platform == "linux"
+    else []
+)
 # every pool that numpy, torch or numba may start in a kernel
 POOLS = (
     "OMP_NUM_THREADS",
@@ -102,8 +110,8 @@ def execute(specs: Sequence[RunSpec], workers: int, scheduler: str | None = None
     for spec in {spec.folder: spec for spec in specs}.values():
         (to_do if spec.results() is None else outcome.skipped).append(spec)
     for spec in to_do:
-        if spec.folder.exists():
-            log.warning("%s has no valid results.json: it will be replaced", spec.folder)
+        if spec.folder.exists() and spec.results_in(spec.folder) is None:
+            log.warning("%s has no valid results.json: it will be set aside", spec.folder)
     if to_do:
         _execute_missing(to_do, min(workers, len(to_do)), scheduler, outcome)
     return outcome
@@ -127,7 +135,7 @@ def _execute_missing(
         with (
             _connect(workers, scheduler) as client,
             Progress(
-                specs, outcome, client, {kind: cost.seconds for kind, cost in costs.items()}
+                specs, outcome, client, {k: cost.seconds for k, cost in costs.items()}, attempt
             ) as progress,
         ):
             _drive(specs, jobs, client, outcome, progress)
@@ -177,6 +185,8 @@ def _connect(workers: int, scheduler: str | None) -> Iterator["Client"]:
                 f"like tcp://HOST:8786 ({one_line(error)})"
             ) from None
         with client:
+            if not client.nthreads():
+                log.warning("%s has no workers yet: the runs wait for some to join", scheduler)
             yield client
         return
     settings = {
@@ -254,13 +264,15 @@ def _ending(future: "Future", spec: RunSpec, attempt: str, submissions: int) -> 
 
     Dask blames the death of a worker on all runs that waited in its queue, too, so that the folders
     tell how often this one had begun.
+
+    Raises: CancelledError, CommClosedError: the scheduler is gone; says nothing about the run.
     """
-    from distributed import KilledWorker
+    from distributed import CancelledError, KilledWorker
     from distributed.comm import CommClosedError
 
     try:
         ending: Ending = future.result()
-    except CommClosedError:  # says nothing about the run
+    except (CancelledError, CommClosedError):
         raise
     except Exception as error:  # its worker died, or it could not make its folder
         begun = [f for f in spec.unfinished() if f.name.startswith(f"{_prefix(spec, attempt)}-")]
@@ -278,7 +290,7 @@ def _record_failure(spec: RunSpec, begun: Sequence[Path], attempt: str, error: E
         with spec.lock().acquire(blocking=False):
             return _keep_failure(spec, _start_folder(spec, attempt), error)
     except OSError as problem:  # a full disk; or another sweep has the lock
-        return _not_recorded(_explain(error)[0], problem)
+        return _not_recorded(_reason_and_traceback(error)[0], problem)
 
 
 def _note(spec: RunSpec, ending: Ending, outcome: SweepOutcome) -> None:
@@ -297,8 +309,9 @@ class Progress:
         outcome: SweepOutcome,
         client: "Client",
         costs: Mapping[tuple[str, str], float],
+        attempt: str,
     ):
-        self.outcome, self.client, self.costs = outcome, client, costs
+        self.outcome, self.client, self.costs, self.attempt = outcome, client, costs, attempt
         self.left = list(specs)
         self.labels = _labels(specs)
         self.measured: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -336,7 +349,7 @@ class Progress:
 
     def _describe(self) -> None:
         now = time.monotonic()
-        running = _running(self.left)
+        running = _running(self.left, self.attempt)
         self.since = {key: self.since.get(key, now) for key in running}
         ages = {key: now - since for key, since in self.since.items()}
         shown = ", ".join(f"{key[1]} {age:.0f} s" for key, age in list(ages.items())[:2])
@@ -374,14 +387,21 @@ def _labels(specs: Sequence[RunSpec]) -> dict[RunKey, str]:
     }
 
 
-def _running(specs: Sequence[RunSpec]) -> list[RunKey]:
-    """Those with a folder at work, here or elsewhere; one look at each study's folder."""
-    begun = {
-        (study.name, path.name[1:].split(".partial-")[0])
-        for study in {spec.study for spec in specs}
-        for path in study.glob(".*.partial-*")
-    }
-    return [_key(spec) for spec in specs if _key(spec) in begun]
+def _running(specs: Sequence[RunSpec], attempt: str) -> list[RunKey]:
+    """Those that this attempt works on, or another sweep; one look at each study's folder.
+
+    What a killed sweep has left there belongs to neither.
+    """
+    begun: dict[RunKey, set[str]] = defaultdict(set)  # by which attempts
+    for study in {spec.study for spec in specs}:
+        for path in study.glob(".*.partial-*"):
+            run, rest = path.name[1:].split(".partial-")
+            begun[study.name, run].add(rest.split("-")[0])
+    return [
+        _key(spec)
+        for spec in specs
+        if attempt in begun[_key(spec)] or (begun[_key(spec)] and spec.is_locked())
+    ]
 
 
 # --- in the worker ------------------------------------------------------------------------------
@@ -416,7 +436,7 @@ def _record(spec: RunSpec, attempt: str, ending: Ending) -> None:
 def _recorded(spec: RunSpec, attempt: str) -> Ending | None:
     """How the run ended in this sweep already."""
     try:
-        recorded, ending = json.loads(spec.ending_file.read_text())
+        recorded, ending = json.loads(spec.ending_file.read_text(encoding="utf-8"))
         return Ending(**ending) if recorded == attempt else None
     except (OSError, ValueError, TypeError):
         return None
@@ -466,7 +486,7 @@ def _execute(spec: RunSpec, job: Job, folder: Path, shutdown: str) -> None:
             progress_bar=False,
             start_timeout=300,  # a busy machine is no failure
             shutdown_kernel=shutdown,
-            extra_arguments=["--log-level=CRITICAL"],
+            extra_arguments=["--log-level=CRITICAL", *DIE_WITH_WORKER],
         )
 
 
@@ -521,7 +541,7 @@ def _prefix(spec: RunSpec, attempt: str) -> str:
 
 
 def _start_folder(spec: RunSpec, attempt: str) -> Path:
-    """A new folder for the holder of the lock; others lost theirs and their processes with it."""
+    """A new folder for the holder of the lock; others lost theirs, and their kernels with it."""
     killed = spec.unfinished()
     ours = [folder for folder in killed if folder.name.startswith(_prefix(spec, attempt))]
     number = 1 + max(map(_try_number, ours), default=0)
@@ -530,7 +550,8 @@ def _start_folder(spec: RunSpec, attempt: str) -> Path:
     folder = spec.study / f"{_prefix(spec, attempt)}-{number}"
     folder.mkdir(parents=True)
     content = {"notebook": spec.notebook, "parameters": spec.parameters}
-    (folder / "parameters.json").write_text(json.dumps(content, indent=1) + "\n")
+    text = json.dumps(content, indent=1) + "\n"
+    (folder / "parameters.json").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -539,12 +560,15 @@ def _try_number(folder: Path) -> int:
 
 
 def _publish(spec: RunSpec, folder: Path) -> None:
-    """Rename to the final name; what stands there without valid results gives way."""
+    """Rename to the final name; what stands there gives way, and is kept if it is not valid."""
     if spec.folder.exists():
-        replaced = folder.with_name(f"{folder.name}-replaced")
+        valid = spec.results_in(spec.folder) is not None
+        name = f"{folder.name}-replaced" if valid else folder.name.replace("partial", "invalid")
+        replaced = folder.with_name(name)
         spec.folder.rename(replaced)
         folder.rename(spec.folder)
-        shutil.rmtree(replaced, ignore_errors=True)
+        if valid:
+            shutil.rmtree(replaced, ignore_errors=True)
     else:
         folder.rename(spec.folder)
     shutil.rmtree(spec.failed_folder, ignore_errors=True)
@@ -555,7 +579,7 @@ def _keep_failure(spec: RunSpec, folder: Path, error: Exception) -> str:
 
     Where the disk is full, only as much of it as fits.
     """
-    reason, text = _explain(error)
+    reason, text = _reason_and_traceback(error)
     if not folder.exists():
         return f"{reason} (its folder was taken away: the sweep was interrupted)"
     try:
@@ -576,12 +600,12 @@ def _not_recorded(reason: str, problem: OSError) -> str:
 
 def _write_failure(spec: RunSpec, folder: Path, text: str) -> None:
     folder.mkdir(exist_ok=True)
-    (folder / "traceback.txt").write_text(text)
+    (folder / "traceback.txt").write_text(text, encoding="utf-8")
     shutil.rmtree(spec.failed_folder, ignore_errors=True)
     folder.rename(spec.failed_folder)
 
 
-def _explain(error: Exception) -> tuple[str, str]:
+def _reason_and_traceback(error: Exception) -> tuple[str, str]:
     """One line, and the whole traceback ending in that line."""
     from distributed import KilledWorker
     from nbclient.exceptions import DeadKernelError

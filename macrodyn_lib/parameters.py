@@ -349,7 +349,7 @@ class NbMoTaParameters(StudyParameters):
     cells: Annotated[int, Field(ge=8)] = 16
     patch_cells: Annotated[int, Field(ge=8)] = 8
     temperatures: Annotated[
-        list[Positive], Field(min_length=2), BeforeValidator(_parse_list), AfterValidator(sorted)
+        list[Positive], Field(min_length=1), BeforeValidator(_parse_list), AfterValidator(sorted)
     ]
     barrier_model: Literal["network", "pair"] = "pair"
     boundary: Annotated[str, Field(pattern=r"^(ghost|periodic|buffer(\(\d+\))?)$")] = "buffer(4)"
@@ -363,9 +363,18 @@ class NbMoTaParameters(StudyParameters):
     sweeps: Annotated[int, Field(ge=15)]
     ordering_sweeps: Annotated[int, Field(ge=15)]
     sizes: Annotated[list[Count], Field(min_length=2), BeforeValidator(_parse_list)]
-    max_hops: Positive
+    # from alloy_study.FIRST_HOPS * RECORDS on: so long is a small run before it is ever doubled
+    max_hops: Annotated[float, Field(ge=8192, allow_inf_nan=False)]
     protocol_events: Count
     variants: Literal["few", "all"]
+
+    @model_validator(mode="after")
+    def _lists_are_distinct(self) -> "NbMoTaParameters":
+        for name in ("temperatures", "sizes"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} = {values}: must differ from each other")
+        return self
 
     @model_validator(mode="after")
     def _patches_tile_the_alloy(self) -> "NbMoTaParameters":

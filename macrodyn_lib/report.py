@@ -64,6 +64,7 @@ def write_report(mix_versions: bool = False) -> Path:
 def compose(mix_versions: bool = False) -> tuple[str, list[str]]:
     """The report as Markdown, figures linked relative to its folder; and the warnings in it."""
     runs, warnings = stored_runs()
+    warnings += [text for run in runs for text in _replaced(run)]
     by_folder = _by_folder(runs)
     studies = {name: found for name, found in by_folder.items() if name in NOTEBOOKS}
     sections = [f"# {TITLE}", HOW_TO_READ if runs else NOTHING, *_overview(studies)]
@@ -87,6 +88,15 @@ def compose(mix_versions: bool = False) -> tuple[str, list[str]]:
     if warnings:
         sections += ["## Warnings", "\n".join(f"- {warning}" for warning in warnings)]
     return "\n\n".join(sections) + "\n", warnings
+
+
+def _replaced(run: StoredRun) -> list[str]:
+    """What took the place of which parameters."""
+    return [
+        f"{run.folder.parent.name}/{run.folder.name}: its {name} is not "
+        f"{run.results.parameters[name]!r} but {value!r}"
+        for name, value in run.results.provenance.get("instead", {}).items()
+    ]
 
 
 def published_table() -> str:
@@ -155,13 +165,14 @@ def _published_row(number: PublishedNumber, runs: Sequence[StoredRun]) -> list[s
 
 def _replicas(runs: Sequence[StoredRun]) -> list[Results]:
     """Of a sweep over seeds the newest run, and all that differ from it in nothing but the seed:
-    neither in another parameter, nor in code or data."""
+    neither in another parameter, nor in code or data. Runs of something else than what was asked
+    for (``Run.instead``) are left out."""
 
     def kind(results: Results) -> tuple[object, ...]:
         parameters = {k: v for k, v in results.parameters.items() if k != "seed"}
         return parameters, version_of(results.provenance), results.provenance.get("data")
 
-    every = [run.results for run in runs]
+    every = [run.results for run in runs if "instead" not in run.results.provenance]
     newest = max(every, key=_created, default=None)
     return [results for results in every if newest and kind(results) == kind(newest)]
 

@@ -2,15 +2,15 @@
 
 import math
 import shutil
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from macrodyn_lib.errors import ParameterError
 from macrodyn_lib.execution import execute
 from macrodyn_lib.study import Metric, Results, runs_root
-from macrodyn_lib.sweeps import RunSpec, StoredRun, plan_run, stored_runs
+from macrodyn_lib.sweeps import StoredRun, plan_run, stored_runs
 
 Verdict = Literal["equal", "agrees", "different"]
 # Combined standard errors up to which two values agree; with normal errors one metric in 370 of two
@@ -101,13 +101,16 @@ def reproduce(name: str) -> Reproduction:
     Raises: ParameterError: no such run, several, or parameters that the notebook has no more.
     """
     stored = find_run(name)
-    scratch = runs_root().resolve() / ".reproduced" / stored.folder.name
-    shutil.rmtree(scratch, ignore_errors=True)
-    spec = _plan(stored, scratch / stored.folder.parent.name)
+    name = f"{stored.folder.name}-{uuid.uuid4().hex[:8]}"  # others may repeat the same run
+    scratch = runs_root().resolve() / ".reproduced" / name
+    study = scratch / stored.folder.parent.name
+    spec = plan_run(stored.results.notebook, stored.results.parameters, study)
     outcome = execute([spec], workers=1)
-    results = spec.results()
+    shutil.rmtree(scratch / ".cache", ignore_errors=True)  # only the run is to be looked at
+    results = spec.results_in(spec.folder)
     if results is None:
-        return Reproduction(stored=stored, repeated=None, failure=outcome.failed[0][1])
+        reason = next((reason for _, reason in outcome.failed), "its results are not there")
+        return Reproduction(stored=stored, repeated=None, failure=reason)
     return Reproduction(stored=stored, repeated=StoredRun(spec.folder, results), failure=None)
 
 
@@ -125,11 +128,6 @@ def compare(stored: Results, repeated: Results) -> list[Comparison]:
     """All metrics of either, in their order."""
     names = dict.fromkeys([*stored.metrics, *repeated.metrics])
     return [Comparison(n, stored.metrics.get(n), repeated.metrics.get(n)) for n in names]
-
-
-def _plan(run: StoredRun, study: Path) -> RunSpec:
-    """Raises: ParameterError: the notebook does not take these parameters any more."""
-    return plan_run(run.results.notebook, run.results.parameters, study)
 
 
 def _changes(stored: Mapping[str, Any], repeated: Mapping[str, Any]) -> list[str]:

@@ -84,7 +84,7 @@ class Results(BaseModel):
     @classmethod
     def read(cls, path: Path) -> "Results":
         """Raises: pydantic.ValidationError, OSError."""
-        return cls.model_validate_json(path.read_text())
+        return cls.model_validate_json(path.read_text(encoding="utf-8"))
 
     def write(self, path: Path) -> None:
         """Write complete or not at all."""
@@ -118,6 +118,7 @@ class Run:
         self.parameters = parameters
         self.code = code
         self.data: dict[str, str] = {}
+        self.replaced: dict[str, Any] = {}
         self.metrics: dict[str, Metric] = {}
         self.unlisted: set[str] = set()
         self.timings: dict[str, float] = {}
@@ -137,6 +138,11 @@ class Run:
     def stream(self, *names: str | int) -> np.random.Generator:
         """The random generator of a named step, from this run's seed."""
         return stream(self.parameters.seed, self.notebook, *names)
+
+    def instead(self, **values: Any) -> None:
+        """Note in the provenance what took the place of parameters, for a report to warn of."""
+        asked = self.parameters.resolved()
+        self.replaced = {name: value for name, value in values.items() if value != asked[name]}
 
     def uses(self, path: Path) -> Path:
         """Note the hash of a data file in the provenance; returns the path.  Raises: OSError."""
@@ -276,7 +282,8 @@ class Run:
             parameters=self.parameters.resolved(),
             metrics=self.metrics,
             timings_s=self.timings | {"total": time.perf_counter() - self.started},
-            provenance=provenance.collect(self.parameters.seed, self.code, self.data),
+            provenance=provenance.collect(self.parameters.seed, self.code, self.data)
+            | ({"instead": self.replaced} if self.replaced else {}),
         )
         results.write(self.folder / "results.json")
         for name, metric in self.metrics.items():

@@ -39,7 +39,9 @@ State = Literal["done", "running", "failed", "missing"]
 RESERVED = ("seed", "output_dir")
 # seconds a run may take where no finished one says how long it does
 BOUNDS = {"smoke": 60, "quick": 900, "paper": 21600}
-START_UP = 4.0  # seconds a run takes besides its notebook: a kernel and its imports
+# seconds a run takes besides what its notebook measures, on free processors (docs/performance.md)
+START_UP = 1.0
+COLLECTING = "90_report"  # the notebook that shows what the others have stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,16 +68,28 @@ class RunSpec:
         """Notebook and preset, which decide about what a run costs."""
         return self.notebook, self.parameters["preset"]
 
+    @property
+    def collects(self) -> bool:
+        """Whether it shows what others have stored: it is never finished, since they change."""
+        return self.notebook == COLLECTING
+
     def results(self) -> Results | None:
-        """The stored results, or None when this run is not finished."""
-        return self.results_in(self.folder)
+        """The stored results, or None when this run is not finished.  Raises: OSError."""
+        return None if self.collects else self.results_in(self.folder)
 
     def results_in(self, folder: Path) -> Results | None:
-        """The results in a folder, or None when there are none of this run."""
+        """The results in a folder, or None when there are none of this run.
+
+        Raises: OSError: they may well be there, so that the run must not be repeated.
+        """
+        path = folder / "results.json"
         try:
-            results = Results.read(folder / "results.json")
-        except (OSError, ValueError):
+            results = Results.read(path)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
+        except OSError as error:
+            error.filename = str(path)  # unlike opening, reading does not name it
+            raise
         matches = (results.notebook, results.parameters) == (self.notebook, self.parameters)
         return results if matches else None
 
@@ -89,6 +103,7 @@ class RunSpec:
         return filelock.FileLock(self._lock_file)
 
     def state(self) -> State:
+        """Raises: OSError: there may be results, but they cannot be read."""
         if self.results() is not None:
             return "done"
         if self.is_locked():
@@ -108,8 +123,9 @@ class RunSpec:
     def failure(self) -> str:
         """Why the last attempt failed, in one line."""
         try:
-            return (self.failed_folder / "traceback.txt").read_text().splitlines()[-1]
-        except (OSError, IndexError):
+            path = self.failed_folder / "traceback.txt"
+            return path.read_text(encoding="utf-8").splitlines()[-1]
+        except (OSError, ValueError, IndexError):
             return "unknown"
 
     @property
@@ -192,7 +208,7 @@ class SweepDefinition(BaseModel):
         except yaml.YAMLError as error:
             raise ParameterError(f"{path}: must be YAML ({one_line(error)})") from None
         except ValidationError as error:
-            explained = "; ".join(_explain(detail) for detail in error.errors())
+            explained = "; ".join(_explain_entry(detail) for detail in error.errors())
             raise ParameterError(f"{path}: {explained}") from None
         definition._path = path
         if path.stem in NOTEBOOKS:
@@ -320,15 +336,6 @@ def _declared_parameters(path: Path) -> set[str]:
     raise ValueError("no code cell has the tag 'parameters'")
 
 
-def _matching_results(spec: RunSpec, folder: Path) -> Results | None:
-    try:
-        results = Results.read(folder / "results.json")
-    except (OSError, ValueError):
-        return None
-    matches = (results.notebook, results.parameters) == (spec.notebook, spec.parameters)
-    return results if matches else None
-
-
 def status_table(specs: Sequence[RunSpec], varying: Sequence[str]) -> "pd.DataFrame":
     """One row per run: id, the parameters that vary, state; of what is done seconds and code."""
     import pandas as pd  # not in the workers
@@ -418,7 +425,8 @@ def _status_row(spec: RunSpec, varying: Sequence[str], current: str) -> dict[str
     return row | {"state": "done", "seconds": seconds, "code": code}
 
 
-def _explain(detail: Any) -> str:
+def _explain_entry(detail: Any) -> str:
+    """What is wrong with an entry of a definition."""
     name = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         allowed = ", ".join(SweepDefinition.model_fields)

@@ -100,6 +100,8 @@ goals = {
     "nu": (1.0, 0.03),
     "critical_temperature": (Tc, 0.002),
 }
+
+# %% tags=["nbval-ignore-output"]
 for name, (value, goal) in goals.items():
     run.check(name, ours[name], reference=value, kind="exact", absolute=goal, z=2)
     beside, own = f"{name}.beside_direct", direct[name].value  # a goal in our own errors

@@ -19,6 +19,7 @@ from macrodyn_lib.systems.barriers import (
     BarrierModel,
     PairEnergies,
     barrier_model,
+    data_file,
     linear_model,
     network_of_weights,
     pair_model,
@@ -180,9 +181,11 @@ def test_weights_in_the_folder_are_used_if_their_sum_is_right(folder):
 
 
 def test_weights_with_another_sum_are_refused(folder):
-    np.savez(folder / "nnk_weights.npz", **random_weights(seed=1))
-    with pytest.raises(WeightsError, match="sha256"):
+    path = folder / "nnk_weights.npz"
+    np.savez(path, **random_weights(seed=1))
+    with pytest.raises(WeightsError, match=f"^{path}: its weights have sha256 .*: must be"):
         NbMoTa(cells=4)
+    assert path.is_file()  # it is the user's
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "pickle", "text", "fewer"])
@@ -201,7 +204,7 @@ def test_damaged_weights_are_refused(folder, damage):
         path.write_bytes(content[:5000] + b"\0" + content[5001:])
     elif damage == "text":
         path.write_text("not an archive")
-    with pytest.raises(WeightsError):
+    with pytest.raises(WeightsError, match=f"^{path}: "):
         NbMoTa(cells=4)
 
 
@@ -238,14 +241,40 @@ def test_code_in_a_published_file_is_not_run(tmp_path):
 def test_download_is_checked(tmp_path, monkeypatch, folder):
     monkeypatch.delenv("MACRODYN_DATA")
     path = tmp_path / "weights.npy"
-    monkeypatch.setattr("pooch.retrieve", lambda *args, **kwargs: str(path))
+    sent = ["other", "truncated", "right"]
+
+    def retrieve(*args, **kwargs):
+        """As pooch: what is there is not fetched."""
+        if not path.exists():
+            what = sent.pop(0)
+            weights = random_weights(seed=int(what == "other"))
+            np.save(path, object_array(weights), allow_pickle=True)
+            if what == "truncated":
+                path.write_bytes(path.read_bytes()[:1000])
+        return str(path)
+
+    monkeypatch.setattr("pooch.retrieve", retrieve)
     module._network_of.cache_clear()
-    np.save(path, object_array(random_weights(seed=1)), allow_pickle=True)
-    with pytest.raises(WeightsError, match="sha256"):
-        barrier_model("network")
-    np.save(path, object_array(random_weights()), allow_pickle=True)
-    assert barrier_model("network").name == "network"
+    for what in ("sha256", "is not the published file"):
+        with pytest.raises(WeightsError, match=f"^{path}: .*{what}.* the next call fetches it"):
+            barrier_model("network")
+        assert not path.exists()
+    model = barrier_model("network")
+    assert (model.name, data_file(model), sent) == ("network", path, [])
+    assert barrier_model("network") is model
     module._network_of.cache_clear()
+
+
+def test_only_models_from_a_file_name_one(folder):
+    """A network with other weights has the name of the published one, but not its file."""
+    np.savez(folder / "nnk_weights.npz", **random_weights())
+    assert data_file(barrier_model("network")) == folder / "nnk_weights.npz"
+    assert data_file(pair_model()) == Path(str(PAIR_FILE))
+    others = [
+        network_of_weights(random_weights(seed=1)),
+        linear_model("pair", *read_pair_coefficients(PAIR_FILE)),
+    ]
+    assert [data_file(model) for model in others] == [None, None]
 
 
 def test_failed_download_says_what_to_do(monkeypatch):

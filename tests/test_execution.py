@@ -1,13 +1,15 @@
 """Execution: every kind of ending, really produced, and no finished run lost or repeated."""
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import dask
-import distributed  # noqa: F401  (its settings must be there before a test changes one)
+import distributed  # its settings must be there before a test changes one
 import nbformat
+import psutil
 import pytest
 from tiny_study import (
     CELLS,
@@ -24,7 +26,7 @@ from macrodyn_lib import execution
 from macrodyn_lib.errors import ParameterError
 from macrodyn_lib.execution import SweepOutcome, execute
 from macrodyn_lib.study import Results
-from macrodyn_lib.sweeps import RunSpec, SweepDefinition
+from macrodyn_lib.sweeps import RunSpec, SweepDefinition, status_table, stored_runs
 
 
 @pytest.fixture
@@ -46,8 +48,11 @@ def hidden(folder: Path) -> list[str]:
 # again and again while other runs wait in their queues.
 ENDINGS = """
 fixed: {level: 2}
-grid: {behaviour: [fine, kill_worker, raise, silent, die, exhaust, kill_once, stop, stop_once]}
+grid:
+  behaviour:
+    [fine, kill_worker, hold, raise, silent, die, exhaust, kill_once, stop, stop_once]
 """
+INVALID = '{"schema_version": 1, "noteb'
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, S
         # a run that was finished before, and one whose results are not valid any more
         extra = plan(place, "grid: {level: [3, 4]}")
         (extra[1].folder / "figures").mkdir(parents=True)
-        (extra[1].folder / "results.json").write_text('{"schema_version": 1, "noteb')
+        (extra[1].folder / "results.json").write_text(INVALID)
         store_run(place / "runs/levels", preset="smoke", level=3)
         specs[0].failed_folder.mkdir()  # a former failure
         # what a sweep left that was killed with all its processes
@@ -104,12 +109,13 @@ def test_every_run_ends_once_and_begins_as_often_as_it_must(
 ) -> None:
     place, outcome = executed
     assert [s.parameters["level"] for s in outcome.skipped] == [3]
-    assert (len(outcome.done), len(outcome.failed)) == (4, 6)
+    assert (len(outcome.done), len(outcome.failed)) == (4, 7)
     for behaviour in ("fine", "raise", "silent", "die", "exhaust"):
         assert starts(place / "runs/levels", f"{behaviour} 2") == 1
     assert starts(place / "runs/levels", "fine 4") == 1
     assert starts(place / "runs/levels", "fine 3") == 0
     assert starts(place / "runs/levels", "kill_worker 2") == 2
+    assert starts(place / "runs/levels", "hold 2") == 2
     assert starts(place / "runs/levels", "kill_once 2") == 2
     assert starts(place / "runs/levels", "stop 2") == 2
     assert starts(place / "runs/levels", "stop_once 2") == 2
@@ -120,11 +126,16 @@ def test_every_run_ends_once_and_begins_as_often_as_it_must(
 
 
 @pytest.mark.notebook
-def test_run_with_unreadable_results_is_executed_again(
+def test_run_with_invalid_results_is_executed_again_and_what_was_there_is_kept(
     executed: tuple[Path, SweepOutcome],
 ) -> None:
     spec = done(executed[1], "fine", level=4)
     assert Results.read(spec.folder / "results.json").metrics["mean"].value == 4
+    (kept,) = spec.study.glob(f".{spec.run_id}.invalid-*")
+    assert (kept / "results.json").read_text() == INVALID
+    stored, warnings = stored_runs()
+    assert spec.folder in [run.folder for run in stored]
+    assert (kept in [run.folder for run in stored], warnings) == (False, [])
 
 
 @pytest.mark.notebook
@@ -155,12 +166,14 @@ def test_failed_run_keeps_its_traceback_and_notebook(executed: tuple[Path, Sweep
         ("exhaust", "MemoryError"),
         ("silent", "RuntimeError: the notebook ended without a valid results.json"),
         ("kill_worker", "KilledWorker"),
+        ("hold", "KilledWorker"),
         ("stop", "HungKernelError: the kernel hung: it used no processor for 20 s"),
     ],
 )
 def test_run_that_dies_is_a_failure_with_its_reason(
     executed: tuple[Path, SweepOutcome], behaviour: str, expected: str
 ) -> None:
+    """``exhaust`` meets a limit on memory; where there is none, the system kills: ``die``."""
     spec, reason = failed(executed[1], behaviour)
     assert reason.startswith(expected)
     assert spec.failure() == reason
@@ -177,17 +190,55 @@ def test_run_that_is_hindered_once_is_done(
 
 
 @pytest.mark.notebook
-def test_no_unfinished_folder_is_left(executed: tuple[Path, SweepOutcome]) -> None:
-    assert hidden(executed[0] / "runs/levels") == []
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kernels end when they look up")
+def test_kernel_ends_with_its_killed_worker_even_if_it_holds_the_interpreter(
+    executed: tuple[Path, SweepOutcome],
+) -> None:
+    kernels = (executed[0] / "runs/levels/kernels.txt").read_text().split()
+    assert len(kernels) == 2
+    wait_for(lambda: not any(is_alive(int(kernel)) for kernel in kernels), seconds=20)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.notebook
-def test_edits_of_the_notebook_neither_repeat_finished_runs_nor_reach_running_sweeps(
-    place: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_unfinished_folder_is_left(executed: tuple[Path, SweepOutcome]) -> None:
+    left = hidden(executed[0] / "runs/levels")
+    assert [name for name in left if ".invalid-" not in name] == []
+
+
+def test_running_is_what_this_attempt_works_on_or_another_sweep(place: Path) -> None:
+    """Not what a sweep has left that was killed."""
+    specs = plan(place, "grid: {level: [1, 2, 3, 4]}")
+    for spec, attempt in zip(specs, ["0123abcd", "4567cdef", "4567cdef"], strict=False):
+        (spec.study / f".{spec.run_id}.partial-{attempt}-1").mkdir(parents=True)
+    with specs[1].lock():
+        running = execution._running(specs, "0123abcd")
+    assert running == [("levels", spec.run_id) for spec in specs[:2]]
+
+
+def test_cancelled_run_is_not_a_failed_one(place: Path) -> None:
+    """A lost scheduler cancels the futures, at times between looking and asking how they ended."""
+    (spec,) = plan(place, "")
+    with distributed.Client(processes=False, n_workers=1, dashboard_address=None) as client:
+        future = client.submit(int)
+        distributed.wait([future])
+        future.cancel()
+        with pytest.raises(distributed.CancelledError):
+            execution._ending(future, spec, "0123abcd", 1)
+    assert spec.state() == "missing"
+
+
+@pytest.mark.notebook
+def test_edits_of_the_notebook_do_not_reach_running_sweeps(place: Path) -> None:
     study = place / "runs/levels"
-    specs = plan(place, "grid: {level: [1, 2, 3]}\nfixed: {behaviour: wait}")
-    store_run(study, preset="smoke", level=1, behaviour="wait")
+    specs = plan(place, "grid: {level: [1, 2]}\nfixed: {behaviour: wait}")
+    original = execution._job(NAME, "", {}).notebook_hash
 
     def edit() -> None:
         wait_for(lambda: starts(study))
@@ -198,12 +249,31 @@ def test_edits_of_the_notebook_neither_repeat_finished_runs_nor_reach_running_sw
     editor.start()
     outcome = execute(specs, workers=1)
     editor.join()
-    assert outcome.skipped == [specs[0]]
-    assert (outcome.done, outcome.failed) == (specs[1:], [])
-    hashes = {spec.results().provenance["notebook_hash"] for spec in specs[1:]}  # type: ignore[union-attr]
-    write_notebook(place / "notebooks")
-    original = execution._job(NAME, "", {}).notebook_hash
-    assert hashes == {original}
+    assert (outcome.done, outcome.failed) == (specs, [])
+    assert [notebook_hash(spec) for spec in specs] == [original] * 2
+
+
+def notebook_hash(spec: RunSpec) -> str:
+    results = spec.results()
+    assert results is not None
+    return str(results.provenance["notebook_hash"])
+
+
+@pytest.mark.notebook
+def test_notebook_edited_between_two_sweeps_makes_only_what_was_missing(place: Path) -> None:
+    before = plan(place, "grid: {level: [1]}")
+    assert execute(before, workers=1).done == before
+    stored = (before[0].folder / "results.json").read_bytes()
+    write_notebook(place / "notebooks", [*CELLS[:3], "# edited\nrun.finish()"])
+    both = plan(place, "grid: {level: [1, 2]}")
+    outcome = execute(both, workers=1)
+    assert (outcome.skipped, outcome.done, outcome.failed) == ([both[0]], [both[1]], [])
+    assert (both[0].folder / "results.json").read_bytes() == stored
+    assert starts(both[0].study) == 2
+    assert notebook_hash(both[0]) != notebook_hash(both[1])
+    first, second = status_table(both, [])["code"]
+    assert first != "as now"
+    assert second == "as now"
 
 
 @pytest.mark.notebook

@@ -5,6 +5,8 @@ z-scores pass for |z| < 4, a false alarm in 16 000 each.
 
 import dataclasses
 import math
+import re
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -16,6 +18,7 @@ from macrodyn_lib.lattice import Patch, Patching
 from macrodyn_lib.partial_evolution import evolve_patches
 from macrodyn_lib.records import Snapshots
 from macrodyn_lib.statistics import short_range_order
+from macrodyn_lib.systems import barriers
 from macrodyn_lib.systems.barriers import (
     PAIR_FILE,
     BarrierModel,
@@ -628,6 +631,9 @@ def test_an_alloy_is_not_replicated():
         ({"temperature": float("nan")}, "temperature = nan"),
         ({"relaxation": "melt"}, "relaxation = 'melt'"),
         ({"barrier_model": FLAT, "relaxation": "exchange"}, "pair energies"),
+        ({"barrier_model": []}, r"barrier_model = \[\]: must be a name or a BarrierModel"),
+        ({"barrier_model": None}, "barrier_model = None: must be a name or"),
+        ({"barrier_model": "none"}, "barrier_model = 'none': must be one of network, pair"),
     ],
 )
 def test_bad_parameters_are_named(parameters, message):
@@ -648,6 +654,7 @@ def test_bad_states_are_refused(states, message):
         lambda: PAIR.simulate(states, [1.0], np.random.default_rng(0)),
         lambda: PAIR.evolve_patch(states, WHOLE, 1.0, np.random.default_rng(0)),
         lambda: PAIR.exchange_chains(states, 1, 1, np.random.default_rng(0)),
+        lambda: PAIR.observables(states),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -656,14 +663,34 @@ def test_bad_states_are_refused(states, message):
 def test_bad_patches_are_refused():
     states = PAIR.initial_states(1, np.random.default_rng(0))
     other = Patch(start=(0, 0, 0), shape=(4, 4, 4), lattice_shape=(8, 8, 8))
-    with pytest.raises(ValueError, match="lattice"):
+    with pytest.raises(ValueError, match=r"lattice \(8, 8, 8\): must be of \(4, 4, 4\)"):
         PAIR.evolve_patch(states, other, 1.0, np.random.default_rng(0))
+    wide = Patch(start=(0, 0, 0), shape=(4, 5, 4), lattice_shape=(4, 4, 4))
+    with pytest.raises(ValueError, match=r"shape \(4, 5, 4\): sides must be <= cells = 4"):
+        PAIR.evolve_patch(states, wide, 1.0, np.random.default_rng(0))
     thin = Patch(start=(0, 0, 0), shape=(2, 4, 4), lattice_shape=(4, 4, 4), boundary="periodic")
     with pytest.raises(ValueError, match="to wrap"):
         PAIR.evolve_patch(states, thin, 1.0, np.random.default_rng(0))
     flat = dataclasses.replace(PAIR, barrier_model=FLAT)
     with pytest.raises(ValueError, match="pair energies"):
         flat.exchange_chains(states, 1, 1, np.random.default_rng(0))
+
+
+def test_code_in_the_documentation_runs(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs/alloy.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(barriers, "_REGISTRY", dict(barriers._REGISTRY))
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        exec(block, names)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alloy.dump", "alloy.xyz"]
+    assert len(names["frames"]) == len(names["types"]) == 11
+    assert len(names["last"]) == 1023 and names["last"].info["time"] == 1e-7
+    np.testing.assert_array_equal(names["states"], names["path"].states[0])
+    np.testing.assert_array_equal(names["again"][3], names["states"][-1])
+    found = names["bonds"].barriers(names["window"])
+    np.testing.assert_allclose(found, [[1.0, 1.0, 1.2, 1.2, 1.3, 1.3, 1.0, np.inf]])
+    assert names["mine"].model is names["bonds"]
 
 
 @needs_weights

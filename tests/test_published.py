@@ -102,22 +102,18 @@ def test_of_a_sweep_the_mean_over_its_runs_counts(runs: Path) -> None:
 
 
 def test_runs_by_other_code_or_of_other_data_are_no_replicas(runs: Path) -> None:
-    code = {"source_hash": "1" * 12, "notebook_hash": "0" * 12}
-    for k, provenance in enumerate(
-        (
-            {**code, "created": "2030-01-03", "data": {"weights.npz": "a"}},
-            {**code, "created": "2030-01-02", "data": {"weights.npz": "a"}},
-            {**code, "created": "2030-01-02", "data": {}},
-            {
-                **code,
-                "created": "2030-01-01",
-                "source_hash": "2" * 12,
-                "data": {"weights.npz": "a"},
-            },
-        )
-    ):
+    code = {"source_hash": "1" * 12, "notebook_hash": "0" * 12, "data": {"weights.npz": "a"}}
+    others = {"data": {}}, {"source_hash": "2" * 12}
+    made = [
+        {**code, "created": "2030-01-03"},
+        {**code, "created": "2030-01-01"},
+        *({**code, "created": "2030-01-02", **other} for other in others),
+        {**code, "created": "2030-01-04", "instead": {"preset": "quick"}},
+    ]
+    for k, provenance in enumerate(made):
         store(runs, "nbmota_network", str(k), provenance, protocol__2000__MoMo=(k, 0.1, -0.7))
     assert report.sweep_means("nbmota_network")["protocol.2000.MoMo"].value == 0.5
+    assert "nbmota_network/4: its preset is not 'paper' but 'quick'" in report.compose()[1]
 
 
 def test_the_error_of_a_truth_that_several_runs_simulated_counts(runs: Path) -> None:

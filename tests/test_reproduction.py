@@ -87,8 +87,9 @@ def test_run_is_repeated_bit_by_bit_beside_the_stored_one(place: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "metrics: 2 equal, 0 agrees, 0 different" in result.stdout
     assert "made by other git_commit: " + "a" * 40 in result.stdout
-    repeated = place / "runs/.reproduced" / folder.name / "levels" / folder.name
-    assert (repeated / "executed.ipynb").is_file()
+    scratch = place / "runs/.reproduced"
+    (repeated,) = scratch.glob(f"{folder.name}-*/levels/{folder.name}/executed.ipynb")
+    assert f"repeated in {repeated.parent}" in result.stdout
     assert (folder / "results.json").read_bytes() == before
     assert macrodyn("report").exit_code == 0  # the repetition is no result
     assert "runs: 2" not in (place / "runs/report.md").read_text()
@@ -118,6 +119,24 @@ def test_repetition_that_fails_ends_with_code_1(place: Path) -> None:
     folder = store_run(place / "runs/levels", preset="smoke", level=9)
     result = macrodyn("reproduce", folder.name)
     assert (result.exit_code, result.stdout) == (1, "failed: ValueError: too high\n")
+
+
+@pytest.mark.usefixtures("no_execution")
+def test_repetitions_of_one_run_do_not_share_a_folder(place: Path) -> None:
+    folder = store_run(place / "runs/levels", preset="smoke")
+    repetitions = [reproduction.reproduce(folder.name).repeated for _ in range(2)]
+    folders = {repeated.folder for repeated in repetitions if repeated is not None}
+    assert len(folders) == 2
+    assert all((each / "results.json").is_file() for each in folders)
+
+
+def test_repetition_without_results_and_without_a_failure_is_a_failure(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = store_run(place / "runs/levels", preset="smoke")
+    monkeypatch.setattr(reproduction, "execute", lambda specs, workers: SweepOutcome(skipped=specs))
+    result = macrodyn("reproduce", folder.name)
+    assert (result.exit_code, result.stdout) == (1, "failed: its results are not there\n")
 
 
 def test_run_to_repeat_must_be_one(place: Path) -> None:

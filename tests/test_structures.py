@@ -1,5 +1,7 @@
 """Alloy files: round trips, other programs, and damage."""
 
+import warnings
+
 import ase.io
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from macrodyn_lib.systems.structures import (
     write_lammps_dump,
 )
 
+BOX = "9.7200 0 0 0 9.7200 0 0 0 9.7200"
 STATES = np.stack([crowded_state(seed, cells=3, vacancies=5) for seed in range(3)])
 
 
@@ -98,18 +101,30 @@ def test_published_dump_has_the_published_row_order():
         (" 1.6200 1.6200 1.6200", " 1.6200 1.6200", "columns"),
         ('Lattice="9.7200', 'Lattice="9.8200', "cubic"),
         ("54\n", "55\n", "columns"),
-        ("54\n", "many\n", "number of atoms"),
+        ("54\n", "many\n", "'many': must be a number of atoms"),
+        ("54\n", "0\n", "'0': must be a number of atoms, at least 1"),
+        (" 1.6200 1.6200 1.6200", " 1.6200 1.6200 up", "positions: must be numbers .*'up'"),
+        (" 1.6200 1.6200 1.6200", " 1.6200 1.6200 nan", "positions: must be finite, not nan"),
+        (" 1.6200 1.6200 1.6200", " 1.6200 1.6200 inf", "positions: must be finite, not inf"),
+        (" 1.6200 1.6200 1.6200", " 1.6200 1.6200 1e300", "BCC"),
+        ('Lattice="9.7200', 'Lattice="wide', "Lattice: must be numbers .*'wide'"),
+        ('Lattice="9.7200', 'Latice="9.7200', r"Lattice = \[\]: must be cubic"),
+        (
+            BOX,
+            BOX.replace("9.72", "3.9"),
+            "edge = 3.9 Angstrom: must be a multiple of .* within 0.1",
+        ),
+        (BOX, BOX.replace("9.72", "0.1"), "edge = 0.1 Angstrom: must be a multiple"),
+        (BOX, BOX.replace("9.72", "-9.72"), "edge = -9.72 Angstrom: must be a multiple"),
+        ("pos:R:3", "pos:R:3:mass:R:1", "mass:R:1: must be species:S:1:pos:R:3"),
+        ("pos:R:3", "pos:R:3 time=soon", "time: must be numbers .*'soon'"),
     ],
 )
 def test_damaged_xyz_is_refused(tmp_path, find, put, message):
     state = STATES[:1].copy()
     state[0, 0, 0, 0, 0] = 0
     write_extended_xyz(tmp_path / "run", state)
-    text = (tmp_path / "run").read_text()
-    assert find in text
-    (tmp_path / "run").write_text(text.replace(find, put, 1))
-    with pytest.raises(ValueError, match=message):
-        read_extended_xyz(tmp_path / "run")
+    assert_refused(tmp_path / "run", read_extended_xyz, find, put, message)
 
 
 @pytest.mark.parametrize(
@@ -118,18 +133,47 @@ def test_damaged_xyz_is_refused(tmp_path, find, put, message):
         ("id type x y z", "id type xs ys zs", "id type x y z"),
         ("1 0 0.0000", "1 7 0.0000", "types"),
         ("0 9.7200\n", "0 9.9000\n", "cube"),
+        ("0 9.7200\n", "0\n", "BOX BOUNDS: must be numbers"),
+        ("0 9.7200\n", "0 wide\n", "BOX BOUNDS: must be numbers .*'wide'"),
+        (3 * "0 9.7200\n", 3 * "0 3.9000\n", "edge = 3.9 Angstrom: must be a multiple"),
+        (3 * "0 9.7200\n", 3 * "5 5\n", "edge = 0 Angstrom: must be a multiple"),
+        ("TIMESTEP\n0", "TIMESTEP\nlast", "TIMESTEP: must be numbers .*'last'"),
         ("54\n", "60\n", "columns"),
+        ("54\n", "0\n", "'0': must be a number of atoms, at least 1"),
+        (" 1.6200 1.6200 1.6200", " 1.6200 1.6200 nan", "ATOMS: must be finite, not nan"),
     ],
 )
 def test_damaged_dump_is_refused(tmp_path, find, put, message):
     state = STATES[:1].copy()
     state[0, 0, 0, 0, 0] = 0
     write_lammps_dump(tmp_path / "run", state)
-    text = (tmp_path / "run").read_text()
+    assert_refused(tmp_path / "run", read_lammps_dump, find, put, message)
+
+
+def assert_refused(path, read, find, put, message):
+    """As the second frame of a file, in an error that names file and frame; without warnings."""
+    text = path.read_text()
     assert find in text
-    (tmp_path / "run").write_text(text.replace(find, put, 1))
-    with pytest.raises(ValueError, match=message):
-        read_lammps_dump(tmp_path / "run")
+    path.write_text(text + text.replace(find, put, 1))
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(ValueError, match=f"{path}: frame 1: .*{message}"),
+    ):
+        warnings.simplefilter("error")
+        read(path)
+
+
+def test_frames_of_other_size_and_binary_files_are_refused(tmp_path, kind):
+    write, read = kind
+    for name, cells in (("small", 3), ("large", 4)):
+        write(tmp_path / name, crowded_state(cells=cells)[None])
+    small, large = ((tmp_path / name).read_bytes() for name in ("small", "large"))
+    (tmp_path / "both").write_bytes(small + large)
+    with pytest.raises(ValueError, match=r"both: frame 1: 4 cells: must be 3 as in frame 0"):
+        read(tmp_path / "both")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="binary: frame 0: "):
+        read(tmp_path / "binary")
 
 
 def test_empty_files_and_wrong_shapes_are_refused(tmp_path, kind):
@@ -141,4 +185,7 @@ def test_empty_files_and_wrong_shapes_are_refused(tmp_path, kind):
         write(tmp_path / "run", STATES[0])
     with pytest.raises(ValueError, match="one a frame"):
         write(tmp_path / "run", STATES, np.arange(2))
+    for codes in (STATES + 2, STATES.astype(np.int64) - 1, STATES / 1):
+        with pytest.raises(ValueError, match=r"has dtype .*: must be 0 to 3"):
+            write(tmp_path / "run", codes)
     assert not (tmp_path / "run").exists()

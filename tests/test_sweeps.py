@@ -141,6 +141,22 @@ def test_results_of_other_parameters_do_not_finish_a_run(place: Path) -> None:
     assert (one.state(), other.state()) == ("missing", "missing")
 
 
+def test_results_that_cannot_be_read_are_not_taken_for_missing(place: Path) -> None:
+    (spec,) = plan(place, f"notebook: {NAME}\npreset: smoke")
+    path = store_run(spec.study, preset="smoke") / "results.json"
+    path.unlink()
+    path.symlink_to(path)  # whoever reads it, root too, meets an error
+    with pytest.raises(OSError, match=str(path)):
+        spec.state()
+    path.unlink()
+    assert spec.state() == "missing"
+    path.write_bytes(b"\xff")  # not UTF-8
+    assert spec.state() == "missing"
+    spec.folder.rename(spec.folder.with_name("elsewhere"))
+    spec.folder.touch()  # not a folder
+    assert spec.state() == "missing"
+
+
 def test_study_runs_are_the_notebooks_with_parameters_at_one_preset(place: Path) -> None:
     write_notebook(place / "notebooks", name="90_not_a_study")
     (spec,) = study_runs("paper")
@@ -191,17 +207,17 @@ def test_cost_comes_from_finished_runs_of_notebook_and_preset(place: Path) -> No
         "to do: 4 of 4 runs, about 02:00 on 2 workers",
         "       4 × 01:00 (at most, the bound of preset smoke: no finished run)",
     ]
-    store_run(place / "runs" / NAME, preset="smoke")  # 1.5 s, and 4 s for the kernel
+    store_run(place / "runs" / NAME, preset="smoke")  # 1.5 s, and one for the kernel
     store_run(place / "runs" / NAME, preset="quick")  # says nothing about preset smoke
     store_run(specs[0].study, preset="smoke", level=1, seed=3)
     assert describe_cost(specs, 2) == [
-        "to do: 4 of 4 runs, about 00:11 on 2 workers",
-        f"       4 × 00:05 (from 2 finished runs of {NAME} at preset smoke)",
+        "to do: 4 of 4 runs, about 00:05 on 2 workers",
+        f"       4 × 00:02 (from 2 finished runs of {NAME} at preset smoke)",
     ]
     for level in (1, 2, 3):
         store_run(specs[0].study, preset="smoke", level=level)
     # one run is left, and a second worker does not make it shorter
-    assert describe_cost(specs, 2)[0] == "to do: 1 of 4 runs, about 00:05 on 2 workers"
+    assert describe_cost(specs, 2)[0] == "to do: 1 of 4 runs, about 00:02 on 2 workers"
     store_run(specs[0].study, preset="smoke", level=4)
     assert describe_cost(specs, 2) == ["to do: nothing, all 4 runs are finished"]
 
@@ -216,3 +232,9 @@ def test_committed_runs_of_preset_paper_are_finished() -> None:
     }
     assert len(stored) >= 9
     assert [name for name in stored if specs[name].state() != "done"] == []
+
+
+@pytest.mark.parametrize("name", ["criticality", "criticality_256"])
+def test_committed_runs_of_a_sweep_are_finished(name: str) -> None:
+    specs = SweepDefinition.read(ROOT / "papermill_runs" / f"{name}.yaml").expand()
+    assert [spec.run_id for spec in specs if spec.state() != "done"] == []

@@ -29,7 +29,7 @@ class TinyParameters(parameters.StudyParameters):
     # what the notebook does in the middle
     behaviour: Literal[
         "fine", "raise", "silent", "die", "kill_worker", "kill_once", "stop", "stop_once",
-        "exhaust", "fill", "wait",
+        "hold", "exhaust", "fill", "wait",
     ] = "fine"  # fmt: skip
     steps: Annotated[int, Field(ge=1)]
 
@@ -71,8 +71,10 @@ def act(run: Any) -> None:
     if run.behaviour == "kill_worker" or (
         run.behaviour == "kill_once" and starts(place, begun) == 1
     ):
-        os.kill(int(os.environ["JPY_PARENT_PID"]), 9)
+        kill_worker()
         wait_for(lambda: False)  # until this kernel notices that its worker is gone
+    if run.behaviour == "hold":
+        hold_interpreter(place)
     if run.behaviour == "stop" or (run.behaviour == "stop_once" and starts(place, begun) == 1):
         os.kill(os.getpid(), signal.SIGSTOP)
     if run.behaviour == "exhaust":
@@ -85,6 +87,20 @@ def act(run: Any) -> None:
     run.check("mean", Estimate(run.level + noise, 0.02), reference=run.level, kind="exact", z=3)
     run.check("published", 0.5, reference=0.75, kind="published", absolute=0.1)
     run.figure(Figure(figsize=(1, 1)), "mean_and_level")
+
+
+def kill_worker() -> None:
+    os.kill(int(os.environ["JPY_PARENT_PID"]), 9)
+
+
+def hold_interpreter(place: Path) -> None:
+    """Kill the worker and never return, as a long loop of compiled code; note the process."""
+    import ctypes
+
+    with (place / "kernels.txt").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    kill_worker()
+    ctypes.PyDLL(None).pause()
 
 
 def exhaust_memory() -> None:

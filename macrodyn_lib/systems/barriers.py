@@ -100,6 +100,7 @@ class BarrierModel:
     memory:      windows a run remembers with their rates, 0 or a power of 2; pays where
                  ``evaluate`` takes more than a microsecond. Compared in full: exact.
     pairs:       the energies the barriers obey detailed balance with, if there are any.
+    file:        that the numbers come from, if it is known, so that a run can record its content.
     Raises: ValueError: the window is not as described.
     """
 
@@ -109,6 +110,7 @@ class BarrierModel:
     offsets: np.ndarray
     memory: int = 0
     pairs: PairEnergies | None = None
+    file: Path | None = None
 
     def __post_init__(self) -> None:
         offsets = np.asarray(self.offsets, dtype=np.int64)
@@ -214,20 +216,33 @@ def network_model() -> BarrierModel:
 @functools.cache
 def _network_of(folder: str | None) -> BarrierModel:
     del folder  # loaded once for each
-    return network_of_weights(load_weights())
+    return dataclasses.replace(network_of_weights(load_weights()), file=weights_file())
 
 
 def load_weights() -> dict[str, np.ndarray]:
-    """The published weights, checked; whence, and what is raised: see ``network_model``."""
+    """The published weights, checked; whence, and what is raised: see ``network_model``.
+
+    A download that is not right is deleted: the next call fetches it anew.
+    """
     path = weights_file()
+    try:
+        return _checked_weights(path)
+    except WeightsError as error:
+        if "MACRODYN_DATA" in os.environ:  # the user's own file
+            raise
+        path.unlink(missing_ok=True)
+        raise WeightsError(f"{error}. It is deleted; the next call fetches it anew") from error
+
+
+def _checked_weights(path: Path) -> dict[str, np.ndarray]:
     weights = _weights_in(path) if path.name == WEIGHTS_FILE else published_weights(path)
-    _check_weights(weights)
+    _check_weights(weights, str(path))
     digest = hashlib.sha256()
     for name in _weight_shapes():
         digest.update(np.ascontiguousarray(weights[name], dtype="<f4").tobytes())
     if digest.hexdigest() != WEIGHTS_SHA256:
         raise WeightsError(
-            f"network weights have sha256 {digest.hexdigest()}: must be {WEIGHTS_SHA256}"
+            f"{path}: its weights have sha256 {digest.hexdigest()}: must be {WEIGHTS_SHA256}"
         )
     return weights
 
@@ -247,10 +262,8 @@ def weights_file() -> Path:
 
 
 def data_file(model: BarrierModel) -> Path | None:
-    """The file that the numbers of one of our own models come from; None: another's model."""
-    if model.name == "network":
-        return weights_file()
-    return Path(str(PAIR_FILE)) if model.name == "pair" else None
+    """The file that the numbers of a model come from; None: it names none."""
+    return model.file
 
 
 def network_of_weights(weights: dict[str, np.ndarray]) -> BarrierModel:
@@ -300,12 +313,14 @@ def turned_windows(offsets: np.ndarray) -> np.ndarray:
     return order
 
 
-def _check_weights(weights: dict[str, np.ndarray]) -> None:
+def _check_weights(weights: dict[str, np.ndarray], source: str = "network weights") -> None:
     for key, shape in _weight_shapes().items():
         if key not in weights:
-            raise WeightsError(f"network weights have no {key}: must have {shape}")
+            raise WeightsError(f"{source}: {key} is missing: must be {shape}")
         if weights[key].shape != shape or not np.isfinite(weights[key]).all():
-            raise WeightsError(f"{key} has shape {weights[key].shape}: must be {shape}, finite")
+            raise WeightsError(
+                f"{source}: {key} has shape {weights[key].shape}: must be {shape}, finite"
+            )
 
 
 def _weight_shapes() -> dict[str, tuple[int, ...]]:
@@ -334,7 +349,7 @@ def _weights_in(path: Path) -> dict[str, np.ndarray]:
 def _fetched_file() -> Path:
     import pooch  # only here: nothing else needs the network of the other kind
 
-    try:
+    try:  # without a hash of the file: it is the content that ``load_weights`` checks
         return Path(pooch.retrieve(WEIGHTS_URL, known_hash=None, path=pooch.os_cache("macrodyn")))
     except Exception as error:  # the many ways a download can fail
         raise WeightsNotFoundError(
@@ -383,7 +398,8 @@ def pair_model() -> BarrierModel:
     reverse: exact detailed balance with H. Coefficients and the quality of the fit:
     pair_model.txt; how they were found: ``pair_fit``.
     """
-    return linear_model("pair", *read_pair_coefficients(PAIR_FILE))
+    model = linear_model("pair", *read_pair_coefficients(PAIR_FILE))
+    return dataclasses.replace(model, file=Path(str(PAIR_FILE)))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -61,6 +61,10 @@ class NbMoTa(MicroscopicSystem):
     def __post_init__(self) -> None:
         check_integer("cells", self.cells, at_least=SMALLEST)
         check_number("temperature", self.temperature, above=0)
+        if not isinstance(self.barrier_model, str | BarrierModel):
+            raise ValueError(
+                f"barrier_model = {self.barrier_model!r}: must be a name or a BarrierModel"
+            )
         if self.barrier_model == "network":
             try:
                 barrier_model("network")
@@ -139,7 +143,10 @@ class NbMoTa(MicroscopicSystem):
 
     def observables(self, states: np.ndarray) -> np.ndarray:
         """(B, *any cells, 2) -> (B, 6): short-range order; the lattice is taken as periodic."""
-        flat = np.ascontiguousarray(states, dtype=np.uint8).reshape(len(states), -1)
+        if states.ndim != 5 or states.shape[4] != 2:
+            raise ValueError(f"states has shape {states.shape}: must be (B, X, Y, Z, 2)")
+        _check_codes(states)
+        flat = np.ascontiguousarray(states).reshape(len(states), -1)
         bonds = np.empty((len(states), kernels.BOND_TYPES), dtype=np.int64)
         atoms = np.empty((len(states), 4), dtype=np.int64)
         kernels.count_batch(flat, states.shape[1:4], bonds, atoms)
@@ -448,17 +455,25 @@ class NbMoTa(MicroscopicSystem):
     def _check(self, states: np.ndarray, *patches: Patch) -> None:
         """The kernels trust shapes and values: here they are looked at."""
         check_states(states, self.state_shape)
-        if states.dtype != np.uint8 or (states > 3).any():
-            raise ValueError(
-                f"states has dtype {states.dtype} and values {np.unique(states)[-3:]}: must be "
-                f"uint8, 0 for a vacancy and 1 to 3 for {', '.join(SPECIES)}"
-            )
+        _check_codes(states)
         for patch in patches:
-            if patch.lattice_shape != self.lattice_shape or max(patch.shape) > self.cells:
+            if patch.lattice_shape != self.lattice_shape:
                 raise ValueError(
-                    f"patch {patch.shape} is of a lattice {patch.lattice_shape}: must be of "
-                    f"{self.lattice_shape}"
+                    f"patch is of a lattice {patch.lattice_shape}: must be of {self.lattice_shape}"
                 )
+            if max(patch.shape) > self.cells:
+                raise ValueError(
+                    f"patch has shape {patch.shape}: sides must be <= cells = {self.cells}"
+                )
+
+
+def _check_codes(states: np.ndarray) -> None:
+    """Raise ValueError unless ``states`` are species codes, with which kernels index tables."""
+    if states.dtype != np.uint8 or (states > 3).any():
+        raise ValueError(
+            f"states has dtype {states.dtype} and values {np.unique(states)[-3:]}: must be "
+            f"uint8, 0 for a vacancy and 1 to 3 for {', '.join(SPECIES)}"
+        )
 
 
 def _short_range_order(bonds: np.ndarray, atoms: np.ndarray) -> np.ndarray:
