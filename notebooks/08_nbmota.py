@@ -259,6 +259,8 @@ when = {
     "protocol": {T: time for T, (_, time) in protocol.items()},
     "published_time": {T: alloy.published_time(small[T], hops) for T in at},
 }
+for T in at:
+    print(f"{T:5g} K: {when['protocol'][T]:.2e} s, published {when['published_time'][T]:.2e} s")
 
 # %% tags=["nbval-ignore-output"]
 with run.timed("rollout"):
@@ -298,7 +300,6 @@ for T in run.temperatures:
     of = partial(run.report, kind="simulation", listed=T in listed)
     of(f"from_random.{T:g}.MoMo", from_random[T][3], reference=truth[T][3])
     for kind, orders in seen.items():
-        of(f"{kind}.{T:g}.seconds", md.statistics.Estimate(when[kind][T]))
         order = alloy.late_order(read[kind, T])
         for k, pair in enumerate(alloy.PAIRS):
             of(f"{kind}.{T:g}.{pair}", order[k], reference=orders[T][k])
