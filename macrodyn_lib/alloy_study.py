@@ -38,6 +38,7 @@ FIRST_HOPS = 64  # between records, before the spacing is doubled
 LED, LED_EVERY = 512, 8  # attempts per site at most, and of which late records
 WAY = 3.0  # relaxation times from random solutions on: 1 - e^-3 of the way to rest
 REST = 20.0, 40.0  # between these relaxation times direct runs tell the order at rest
+FARTHEST = 2e7  # hops of a vacancy at most in direct runs of the large system (paper: 2e7)
 HEALING = 1e6  # hops of a vacancy at most in LocalRelax by hops: what takes longer is left undone
 
 
@@ -294,7 +295,8 @@ class AlloyRecipe:
     sweeps, relaxations: LocalRelax of those at rest, at most: exchange attempts per site and tile
     or, without pair energies, relaxation times of hops, over all of the eight tiles that a site is
     in. Less where twice as long changes nothing.
-    duration: of partial evolution, in relaxation times, but no more than ``longest_hops``.
+    duration: of partial evolution, in relaxation times, but no more than ``longest_hops``, unless
+    that is less than ``least`` relaxation times: rollouts would take for ever.
     boundary: of the patches.  evolutions: of the patches of a snapshot, of each two at least.
     members: independent fits.  hidden: of the OnsagerNetSDE.
     """
@@ -310,6 +312,7 @@ class AlloyRecipe:
     relaxations: float = 8.0
     duration: float = 0.05
     longest_hops: float = 1000.0
+    least: float = 0.001
     boundary: str = "buffer(4)"
     evolutions: int = 32
     hidden: tuple[int, ...] = (32, 32)
@@ -371,7 +374,8 @@ class AlloyRecipe:
 
     def duration_of(self, small: SmallRuns) -> float:
         """dt, s: how long a patch evolves at the temperature of these runs."""
-        return min(self.duration * small.relaxation_time, self.longest_hops * small.hop_time)
+        longest = max(self.longest_hops * small.hop_time, self.least * small.relaxation_time)
+        return min(self.duration * small.relaxation_time, longest)
 
     def increments(
         self,
@@ -605,17 +609,20 @@ def transient(
 ) -> DirectRuns:
     """Direct runs of the large system, their order at rest included for a model without energies.
 
+    For six relaxation times, or ``FARTHEST``.
+
     Composition is conserved: its long waves decay by diffusion, so that order comes to rest not as
     an exponential but as t^(-3/2) in the end. Of MoMo, 3 % are missing between four and six
     relaxation times (1/e times), between the two times of ``REST`` no more than can be resolved,
     0.5 % (pair model, 2000 and 2500 K, against exchanges).
     """
-    times = np.linspace(0, relaxations * small.relaxation_time, records)
+    farthest = FARTHEST * small.hop_time
+    times = np.linspace(0, min(relaxations * small.relaxation_time, farthest), records)
     goes_on = small.at_rest and system.model.pairs is None
     way = system.simulate(system.initial_states(runs, rng), times, rng, keep_states=goes_on)
     if way.states is None:
         return DirectRuns(times=times, observables=way.observables)
-    later = (np.linspace(*REST, records) - relaxations) * small.relaxation_time
+    later = np.linspace(*REST, records) * small.relaxation_time - times[-1]
     late = system.simulate(way.states[:, -1], later, rng).observables
     return DirectRuns(times=times, observables=way.observables, late=late)
 
@@ -668,7 +675,7 @@ def lag_study(
     for boundary in boundaries:
         found: dict[str, list[Estimate]] = {"relaxation": [], "diffusion": []}
         for count in hops:
-            lag = recipe.but(boundary=boundary, duration=math.inf, longest_hops=count)
+            lag = recipe.but(boundary=boundary, duration=math.inf, longest_hops=count, least=0.0)
             unit = lag.duration_of(small)
             moments = lag.increments(system, large, unit, rng)
             learned = lag.fitted(system, {at: small}, {at: large}, [moments], rng)

@@ -109,6 +109,21 @@ def test_small_runs_are_long_enough_and_equally_recorded():
     assert (np.diff(windows[:129]) >= 0).all() and windows[:4].tolist() == [0, 6, 9, 12]
 
 
+def test_patches_evolve_for_a_part_of_the_relaxation_time_or_of_so_many_hops():
+    def duration(relaxation, **changes):
+        runs = alloy.SmallRuns(
+            system=SYSTEM,
+            trajectories=Trajectories(times=np.zeros(1), observables=np.zeros((1, 1, 6))),
+            relaxation_time=relaxation, hop_time=1.0, at_rest=True,
+        )  # fmt: skip
+        return RECIPE.but(**changes).duration_of(runs)
+
+    assert duration(1e4) == 500  # 5 %
+    assert duration(1e5) == 1000  # hops
+    assert duration(1e7) == 1e4  # a thousandth, so that rollouts do not take for ever
+    assert duration(1e5, duration=math.inf, longest_hops=10, least=0.0) == 10
+
+
 def test_order_at_a_time_is_between_records_and_at_most_the_last():
     order = np.zeros((2, 3, 6))
     order[:, :, 3] = [[0, -1, -3], [0, -2, -4]]
