@@ -213,6 +213,14 @@ def test_finish_writes_valid_results_and_prints_verdicts(run, capsys):
     assert [path.name for path in run.folder.iterdir()] == ["results.json"]
 
 
+def test_results_say_what_took_the_place_of_a_parameter(run):
+    run.instead(n_small=run.n_small, friction=0.3)  # the first is what was asked for
+    run.finish()
+    results = Results.read(run.folder / "results.json")
+    assert results.provenance["instead"] == {"friction": 0.3}
+    assert results.parameters["friction"] == run.friction
+
+
 def test_failed_write_leaves_the_old_file_and_nothing_else(run):
     run.check("large.slope", Estimate(-0.1, 0.001), reference=-0.1, kind="exact", z=4)
     run.finish()
