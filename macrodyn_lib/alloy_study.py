@@ -99,7 +99,8 @@ class SmallRuns:
     """Small systems at one temperature, from random solutions until they are at rest.
 
     trajectories: with states, the start among them.  relaxation_time: s, 1/e time of the mean order
-    of the three like pairs.  hop_time: s, between hops of one vacancy at the end.
+    of the three like pairs.  hop_time: s, one over the hops per s of a vacancy at the end, the mean
+    over runs.  mean_wait: s, over these hops; more than that, since waits in traps are long.
     at_rest: whether the runs lasted as many relaxation times as asked for.
     """
 
@@ -107,6 +108,7 @@ class SmallRuns:
     trajectories: Trajectories
     relaxation_time: float
     hop_time: float
+    mean_wait: float
     at_rest: bool
 
     def snapshots(self, per_group: int) -> Snapshots:
@@ -168,11 +170,11 @@ def simulate_small_runs(
 
     Nobody knows the relaxation time beforehand: from 3000 to 800 K it grows by nine orders of
     magnitude. Records are equally spaced; with each doubling every second one is kept.
-    max_hops: of each vacancy; where that is too short for rest, the runs are as they are. Hops are
+    max_hops: of a vacancy, in the mean; where that is too short for rest, the runs are as they are. Hops are
     reckoned by the waits at the end of each step, so they are about as many.
     """
     states = system.initial_states(runs, rng)
-    spacing = FIRST_HOPS * _hop_time(system, states, rng)
+    spacing = FIRST_HOPS / (1 / _waits(system, states, rng)).mean()
     start = Trajectories(
         times=np.zeros(1), observables=system.observables(states)[:, None], states=states[:, None]
     )
@@ -181,8 +183,10 @@ def simulate_small_runs(
         assert path.states is not None  # _continued keeps them
         relaxation = transient_time(path.times, path.observables)
         at_rest = relaxations * relaxation <= path.times[-1]
-        hop_time = _hop_time(system, path.states[:, -1], rng)
-        hops += path.times[-1] / hop_time  # with the next step, which is as long as all before
+        waits = _waits(system, path.states[:, -1], rng)
+        hops += (
+            path.times[-1] * (1 / waits).mean()
+        )  # with the next step, which is as long as all before
         if at_rest or hops > max_hops:
             break
         spacing *= 2
@@ -194,15 +198,17 @@ def simulate_small_runs(
         system=system,
         trajectories=path,
         relaxation_time=relaxation,
-        hop_time=hop_time,
+        hop_time=float(1 / (1 / waits).mean()),
+        mean_wait=float(waits.mean()),
         at_rest=at_rest,
     )
 
 
-def _hop_time(system: NbMoTa, states: np.ndarray, rng: np.random.Generator) -> float:
-    """Mean wait of the vacancy of small systems between hops, s."""
-    waits, _, _ = system.simulate_events(states, WAITS, 1, rng, mean_waits=True)
-    return float(waits.mean()) / WAITS
+def _waits(system: NbMoTa, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Mean wait of the vacancy between hops, s, in each of the small systems."""
+    times, _, _ = system.simulate_events(states, WAITS, 1, rng, mean_waits=True)
+    waits: np.ndarray = times[:, 0] / WAITS
+    return waits
 
 
 def _continued(
@@ -644,7 +650,7 @@ def published_time(small: SmallRuns, hops: float) -> float:
 
     From a random solution many more hops have happened by then, as waits grow with the order.
     """
-    return hops * small.hop_time
+    return hops * small.mean_wait
 
 
 def order_at(path: Trajectories, time: float) -> list[Estimate]:

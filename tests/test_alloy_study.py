@@ -114,7 +114,7 @@ def test_patches_evolve_for_a_part_of_the_relaxation_time_or_of_so_many_hops():
         runs = alloy.SmallRuns(
             system=SYSTEM,
             trajectories=Trajectories(times=np.zeros(1), observables=np.zeros((1, 1, 6))),
-            relaxation_time=relaxation, hop_time=1.0, at_rest=True,
+            relaxation_time=relaxation, hop_time=1.0, mean_wait=2.0, at_rest=True,
         )  # fmt: skip
         return RECIPE.but(**changes).duration_of(runs)
 
