@@ -170,8 +170,8 @@ def simulate_small_runs(
 
     Nobody knows the relaxation time beforehand: from 3000 to 800 K it grows by nine orders of
     magnitude. Records are equally spaced; with each doubling every second one is kept.
-    max_hops: of a vacancy, in the mean; where that is too short for rest, the runs are as they are. Hops are
-    reckoned by the waits at the end of each step, so they are about as many.
+    max_hops: of a vacancy, in the mean; where that is too short for rest, the runs are as they are.
+    Hops are reckoned by the waits at the end of each step, so they are about as many.
     """
     states = system.initial_states(runs, rng)
     spacing = FIRST_HOPS / (1 / _waits(system, states, rng)).mean()

@@ -20,7 +20,7 @@ SYSTEM = NbMoTa(cells=8, temperature=2500.0, barrier_model="pair")
 ATOMS = SYSTEM.composition()[1:]
 LARGE = SYSTEM.resized(16)
 RECIPE = alloy.AlloyRecipe(
-    patch_cells=8, snapshots=80, groups=4, per_group=2, members=2, max_hops=3e4, sweeps=0.2,
+    patch_cells=8, snapshots=80, groups=4, per_group=2, members=2, max_hops=6e4, sweeps=0.2,
     evolutions=16,
     settings=TrainingSettings(steps=20, batch=64, check_every=10),
 )  # fmt: skip
