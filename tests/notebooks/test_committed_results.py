@@ -14,7 +14,7 @@ STUDIES = sorted(NOTEBOOKS)
 # Verdicts that a larger preset alone can give
 UNLISTED = (
     r"variant\.|scaling\.\d|slowest_time\.|(upsampled|true\.\w+)\.relaxation_time"
-    r"|lag\.\d|size\.(65536|524288)"  # 08: listed are 1400 and 2000 K
+    r"|lag\.|size\.(65536|524288)"  # 08: listed are 1400 and 2000 K
     r"|(sum_rules|sro|relaxation_time|from_random|protocol|published_time)\.(?!1400|2000)\d{3}"
     r"|local_relax\.|\w+\.beside_direct"
 )
