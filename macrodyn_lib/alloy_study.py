@@ -184,9 +184,7 @@ def simulate_small_runs(
         relaxation = transient_time(path.times, path.observables)
         at_rest = relaxations * relaxation <= path.times[-1]
         waits = _waits(system, path.states[:, -1], rng)
-        hops += (
-            path.times[-1] * (1 / waits).mean()
-        )  # with the next step, which is as long as all before
+        hops += path.times[-1] * (1 / waits).mean()  # of the next step, as long as all before
         if at_rest or hops > max_hops:
             break
         spacing *= 2

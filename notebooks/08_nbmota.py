@@ -14,12 +14,13 @@
 # In equimolar NbMoTa (BCC) atoms change places only with vacancies, one for 1024 sites; a vacancy hops to one
 # of its eight neighbours at the rate $10^{13}\,\mathrm{s}^{-1}\,e^{-E/k_BT}$, with a barrier $E$ that depends
 # on the atoms around. What we watch is the short-range order $\delta_{ab}=P_{ab}/n_a-8/3$, the mean number of
-# neighbours $b$ of an atom $a$ less that of a random solution.  **Question.** Can one stochastic differential
-# equation, learned from systems of 1024 atoms, tell the order of large ones at every temperature, and how
-# fast it comes about? And what is the maximum of the order at 800–900 K in the published figure:
-# thermodynamics, or a matter of time? Truth is direct kinetic Monte Carlo of the large alloy, and exchange
-# Monte Carlo for its equilibrium; both are used for comparison only. (Paper: arXiv 2511.12842, Sec. III.3,
-# figure 7.)
+# neighbours $b$ of an atom $a$ less that of a random solution.
+#
+# **Question.** Can one stochastic differential equation, learned from systems of 1024 atoms, tell the order
+# of large ones at every temperature, and how fast it comes about? And what is the maximum of the order at
+# 800–900 K in the published figure: thermodynamics, or a matter of time? Truth is direct kinetic Monte Carlo
+# of the large alloy, and exchange Monte Carlo for its equilibrium; both are used for comparison only. (Paper:
+# arXiv 2511.12842, Sec. III.3, figure 7.)
 
 # %% tags=["parameters"]
 preset = None  # "smoke" (60 s), "quick", "paper"; None: MACRODYN_PRESET or "quick"

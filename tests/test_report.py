@@ -176,7 +176,8 @@ def test_sweep_of_one_version_from_several_commits_is_one_table(runs: Path) -> N
             runs / "levels", preset="smoke", seed=seed, commit=commit * 40, hashes=hashes("1")
         )
     markdown, _ = report()
-    assert row(markdown, "`mean`")[1:3] == ["3", "1.010 ± 0.012 (0.006)"]
+    assert row(markdown, "`mean`")[1:4] == ["3", "1.010 ± 0.012 (0.006)", "1.000"]
+    assert "3 of 6 metrics passed" in markdown
     assert "different code" not in markdown
 
 
@@ -187,8 +188,9 @@ def test_sweep_of_several_versions_is_not_put_in_one_table_unasked(
     for seed, letter in enumerate("121"):
         store_run(runs / "levels", preset="smoke", seed=seed, hashes=hashes(letter))
     markdown, _ = report()
-    tables = re.findall(r"^\| `mean` \| (\d) \| (.*?) \|", markdown, re.MULTILINE)
-    assert tables == [("2", "1.010 ± 0.014 (0.010)"), ("1", "1.010 ± 0.020")]
+    tables = re.findall(r"^\| `mean` \| (\d) \| (.*?) \| (.*?) \|", markdown, re.MULTILINE)
+    assert tables == [("2", "1.010 ± 0.014 (0.010)", "1.000"), ("1", "1.010 ± 0.020", "1.000")]
+    assert "2 of 4 metrics passed" in markdown and "1 of 2 metrics passed" in markdown
     counts = (
         "library 1111111, notebook 0000000 (runs: 2); library 2222222, notebook 0000000 (runs: 1)"
     )
@@ -196,7 +198,8 @@ def test_sweep_of_several_versions_is_not_put_in_one_table_unasked(
     assert f"- {warning}" in markdown
     assert warning in caplog.text
     mixed = write_report(mix_versions=True).read_text()
-    assert row(mixed, "`mean`")[1:3] == ["3", "1.010 ± 0.012 (0.006)"]
+    assert row(mixed, "`mean`")[1:4] == ["3", "1.010 ± 0.012 (0.006)", "1.000"]
+    assert "3 of 6 metrics passed" in mixed
     assert "made by different code, one table, as asked for: library" in mixed
 
 
