@@ -300,7 +300,10 @@ class AlloyRecipe:
     or, without pair energies, relaxation times of hops, over all of the eight tiles that a site is
     in. Less where twice as long changes nothing.
     duration: of partial evolution, in relaxation times, but no more than ``longest_hops``, unless
-    that is less than ``least`` relaxation times: rollouts would take for ever.
+    that is less than ``least`` relaxation times: rollouts would take for ever. Long ones pay: what
+    a patch drifts grows as dt, the noise of its hops as dt^(1/2).
+    rest_weight: of a snapshot at rest in the fit, those on the way having 1. Near rest the drift is
+    smallest, yet it says where rest is.
     boundary: of the patches.  evolutions: of the patches of a snapshot, of each two at least.
     members: independent fits.  hidden: of the OnsagerNetSDE.
     """
@@ -315,8 +318,9 @@ class AlloyRecipe:
     sweeps: float = 64.0
     relaxations: float = 8.0
     duration: float = 0.05
-    longest_hops: float = 1000.0
+    longest_hops: float = 3000.0
     least: float = 0.001
+    rest_weight: float = 3.0
     boundary: str = "buffer(4)"
     evolutions: int = 32
     hidden: tuple[int, ...] = (32, 32)
@@ -413,6 +417,8 @@ class AlloyRecipe:
         like = list(LIKE)
         return dataclasses.replace(
             both,
+            counts=both.counts
+            * np.repeat([self.rest_weight, 1.0], [len(late), len(both) - len(late)]),
             latents=both.latents[:, like],
             means=both.means[:, like],
             scatters=both.scatters[:, like][:, :, like],
@@ -694,8 +700,7 @@ def lag_study(
 
 def late_order(paths: EnsemblePaths, start: int = 0) -> list[Estimate]:
     """Mean of the second half of rollouts (of one time: of that) from a start, for each pair."""
-    late = paths.paths[:, start, :, paths.paths.shape[3] // 2 :]
-    return [mean_estimate(late[..., k].mean(axis=(1, 2))) for k in range(len(PAIRS))]
+    return mean_order(paths.paths[:, start, :, paths.paths.shape[3] // 2 :].mean(axis=(1, 2)))
 
 
 def late_direct_order(direct: DirectRuns) -> list[Estimate]:
@@ -707,7 +712,7 @@ def late_direct_order(direct: DirectRuns) -> list[Estimate]:
 
 
 def mean_order(order: np.ndarray) -> list[Estimate]:
-    """Mean over runs of their orders (B, 6), for each pair."""
+    """Mean over runs or members of their orders (B, 6), for each pair."""
     return [mean_estimate(order[:, k]) for k in range(len(PAIRS))]
 
 

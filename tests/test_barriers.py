@@ -19,7 +19,6 @@ from macrodyn_lib.systems.barriers import (
     BarrierModel,
     PairEnergies,
     barrier_model,
-    data_file,
     linear_model,
     network_of_weights,
     pair_model,
@@ -260,7 +259,7 @@ def test_download_is_checked(tmp_path, monkeypatch, folder):
             barrier_model("network")
         assert not path.exists()
     model = barrier_model("network")
-    assert (model.name, data_file(model), sent) == ("network", path, [])
+    assert (model.name, model.file, sent) == ("network", path, [])
     assert barrier_model("network") is model
     module._network_of.cache_clear()
 
@@ -268,13 +267,13 @@ def test_download_is_checked(tmp_path, monkeypatch, folder):
 def test_only_models_from_a_file_name_one(folder):
     """A network with other weights has the name of the published one, but not its file."""
     np.savez(folder / "nnk_weights.npz", **random_weights())
-    assert data_file(barrier_model("network")) == folder / "nnk_weights.npz"
-    assert data_file(pair_model()) == Path(str(PAIR_FILE))
+    assert barrier_model("network").file == folder / "nnk_weights.npz"
+    assert pair_model().file == Path(str(PAIR_FILE))
     others = [
         network_of_weights(random_weights(seed=1)),
         linear_model("pair", *read_pair_coefficients(PAIR_FILE)),
     ]
-    assert [data_file(model) for model in others] == [None, None]
+    assert [model.file for model in others] == [None, None]
 
 
 def test_failed_download_says_what_to_do(monkeypatch):

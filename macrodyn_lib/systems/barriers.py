@@ -261,11 +261,6 @@ def weights_file() -> Path:
     return path
 
 
-def data_file(model: BarrierModel) -> Path | None:
-    """The file that the numbers of a model come from; None: it names none."""
-    return model.file
-
-
 def network_of_weights(weights: dict[str, np.ndarray]) -> BarrierModel:
     """The network with other weights of the same shapes (keys as in nnk_weights.npz).
 
