@@ -279,7 +279,7 @@ def network_of_weights(weights: dict[str, np.ndarray]) -> BarrierModel:
         if layer == 0:  # voxels without a site are always 0: their rows drop out
             matrix = matrix[(offsets + 4) @ (81, 9, 1)]
         bias = (weights[f"dense{layer}_bias"] - mean) * scale + beta
-        folded += [np.ascontiguousarray(matrix, dtype=np.float32), bias.astype(np.float32)]
+        folded += [np.ascontiguousarray(matrix.T, dtype=np.float32), bias.astype(np.float32)]
     last = weights[f"dense{N_HIDDEN}_weight"][:, 0].astype(np.float32)
     return BarrierModel(
         name="network",
