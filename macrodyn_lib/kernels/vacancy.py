@@ -21,7 +21,7 @@ DIRECTIONS = np.array([(i, j, k) for i in (-1, 1) for j in (-1, 1) for k in (-1,
 # Bonds between two species by type: NbNb NbMo NbTa MoMo MoTa TaTa; those of a vacancy are number 6.
 BOND_TYPE = np.array([[6, 6, 6, 6], [6, 0, 1, 2], [6, 1, 3, 4], [6, 2, 4, 5]])
 BOND_TYPES = 6
-KEY_WORDS = 4  # of 64 bits, two bits a site; the highest bit marks an entry in use
+KEY_WORDS = 4  # of 64 bits, two bits a site; the last is 0 only where no window was met yet
 KEY_SITES = 32 * KEY_WORDS - 1  # in the widest window that can be remembered
 Barriers = Callable[[np.ndarray, tuple[np.ndarray, ...], np.ndarray], None]
 
@@ -95,15 +95,27 @@ def lattice_of(
     )
 
 
+class LastHop(NamedTuple):
+    """What a hop straight back restores: most hops are such where it is cold.
+
+    of (2,): the vacancy that hopped last and its direction, -1 where nothing is to be restored;
+    rates (8,), tally (7,): of that vacancy, and bonds by type, before it hopped."""
+
+    of: np.ndarray
+    rates: np.ndarray
+    tally: np.ndarray
+
+
 @numba.njit(nogil=True)
 def _pack_and_hash(window: np.ndarray, key: np.ndarray) -> int:
     """Write the window as two bits a site, so that equal keys are equal windows; return a hash."""
-    key[:] = 0
-    for o in range(len(window)):
-        key[o // 32] |= np.uint64(window[o]) << np.uint64(2 * (o % 32))
-    key[KEY_WORDS - 1] |= np.uint64(1) << np.uint64(63)
     mixed = np.uint64(0)
-    for word in key:  # multiply and shift (as in splitmix64), word after word
+    for w in range(KEY_WORDS):
+        word = np.uint64(w == KEY_WORDS - 1)  # the last is never 0; fewer than 32 sites follow
+        for o in range(32 * w, min(32 * w + 32, len(window))):
+            word = (word << np.uint64(2)) | np.uint64(window[o])
+        key[w] = word
+        # multiply and shift (as in splitmix64), word after word
         mixed = (mixed ^ word) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
     return int(np.int64(mixed >> np.uint64(2)))
@@ -129,6 +141,16 @@ def _choose(vacancies: Vacancies, target: float) -> tuple[int, int]:
                 break
             target -= rate
     return v, chosen
+
+
+@numba.njit(nogil=True)
+def _sum_up(tree: np.ndarray, v: int, total: float) -> None:
+    """Set the rate of vacancy ``v``, and the sums above it."""
+    node = len(tree) // 2 + v
+    tree[node] = total
+    while node > 1:
+        node //= 2
+        tree[node] = tree[2 * node] + tree[2 * node + 1]
 
 
 @numba.njit(nogil=True)
@@ -362,8 +384,9 @@ def compiled(evaluate: Barriers) -> Callable[..., None]:
         """Gather the window of vacancy ``v``, and from it the rates and the sums above them."""
         x, y, z = vacancies.voxels[v]
         along_x, along_y, along_z = _columns_around(lattice, x, y, z)
-        for o in range(len(hops.offsets)):
-            i, j, k = hops.offsets[o]
+        offsets = hops.offsets
+        for o in range(len(offsets)):
+            i, j, k = offsets[o, 0], offsets[o, 1], offsets[o, 2]  # unpacking a row takes longer
             hops.window[o] = species[along_x[i] + along_y[j] + along_z[k]]
         others = 0
         for kind in hops.window:
@@ -380,17 +403,14 @@ def compiled(evaluate: Barriers) -> Callable[..., None]:
             if not known:
                 hops.keys[slot] = hops.key
                 write_rates(hops, hops.known_rates[slot])
-            rates[:] = hops.known_rates[slot]
+            for d in range(8):
+                rates[d] = hops.known_rates[slot, d]
         total = 0.0
         for d in range(8):
             if hops.window[d] == 0 or not (lattice.whole or _stays(lattice, x, y, z, d)):
                 rates[d] = 0.0
             total += rates[d]
-        node = len(vacancies.tree) // 2 + v
-        vacancies.tree[node] = total
-        while node > 1:
-            node //= 2
-            vacancies.tree[node] = vacancies.tree[2 * node] + vacancies.tree[2 * node + 1]
+        _sum_up(vacancies.tree, v, total)
 
     @numba.njit(nogil=True)
     def update_others(
@@ -427,6 +447,7 @@ def compiled(evaluate: Barriers) -> Callable[..., None]:
         vacancies: Vacancies,
         updated: np.ndarray,
         tally: np.ndarray,
+        last: LastHop,
     ) -> None:
         """Swap vacancy and atom, and bring bonds and rates up to date."""
         x, y, z = vacancies.voxels[v]
@@ -442,6 +463,22 @@ def compiled(evaluate: Barriers) -> Callable[..., None]:
         vacancies.sites[v] = new
         vacancies.at[new] = v
         updated[v] = event
+        back = last.of[0] == v and last.of[1] == 7 - direction
+        last.of[0], last.of[1] = v, direction
+        rates = vacancies.rates
+        if back:  # trade what is for what was
+            total = 0.0
+            for d in range(8):
+                rates[v, d], last.rates[d] = last.rates[d], rates[v, d]
+                total += rates[v, d]
+            for kind in range(len(tally)):
+                tally[kind], last.tally[kind] = last.tally[kind], tally[kind]
+            _sum_up(vacancies.tree, v, total)
+            return
+        for d in range(8):
+            last.rates[d] = rates[v, d]
+        for kind in range(len(tally)):
+            last.tally[kind] = tally[kind]
         update_rates(v, species, lattice, hops, vacancies)
         # the atom leaves the bonds of its old site (whose window is at hand) and enters others
         for d in range(8):
@@ -452,6 +489,8 @@ def compiled(evaluate: Barriers) -> Callable[..., None]:
             )
             tally[BOND_TYPE[atom, species[neighbour]]] += 1
         # windows are symmetric: whoever sees the old or the new site is seen from there
+        if crowded or vacancies.crowded[v]:
+            last.of[0] = -1  # others change, too
         if crowded:
             update_others(x, y, z, event, species, lattice, hops, vacancies, updated)
         if vacancies.crowded[v]:
@@ -472,8 +511,10 @@ def compiled(evaluate: Barriers) -> Callable[..., None]:
         log: np.ndarray,
     ) -> None:
         tally = np.zeros(BOND_TYPES + 1, dtype=np.int64)
+        last = LastHop(np.empty(2, dtype=np.int64), np.empty(8), np.empty_like(tally))
         for replica in range(len(states)):
             species = states[replica]
+            last.of[:] = -1
             if counts.shape[1] > 0:
                 count_bonds(species, lattice.shape, tally)
             vacancies = _find_vacancies(species, lattice)
@@ -498,7 +539,9 @@ def compiled(evaluate: Barriers) -> Callable[..., None]:
                         log[replica, event, 1] = direction
                     event += 1
                     events_left -= 1
-                    hop(v, direction, event, species, lattice, hops, vacancies, updated, tally)
+                    hop(
+                        v, direction, event, species, lattice, hops, vacancies, updated, tally, last
+                    )
                 times[replica, segment] = time
                 if counts.shape[1] > 0:
                     counts[replica, segment] = tally[:BOND_TYPES]
