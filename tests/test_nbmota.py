@@ -14,6 +14,7 @@ import oracles
 import pytest
 from test_barriers import DATA, crowded_state, needs_weights, random_weights
 
+from macrodyn_lib.kernels.vacancy import count_batch
 from macrodyn_lib.lattice import Patch, Patching
 from macrodyn_lib.partial_evolution import evolve_patches
 from macrodyn_lib.records import Snapshots
@@ -158,6 +159,30 @@ def test_updated_rates_equal_rates_computed_anew(system, part):
     assert np.ptp(fresh) > 0.1 * fresh.mean()
     elsewhere = np.roll(fresh[:, 0], 1)  # planted: rates that are one event old
     assert not np.allclose(np.diff(times[0]), elsewhere, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("system", [PAIR, NETWORK], ids=["pair", "network"])
+def test_hops_straight_back_restore_rates_and_bonds(system):
+    """Cold and far apart, vacancies hop to and fro; each state against one computed anew."""
+    system = dataclasses.replace(system, cells=8, temperature=900.0)
+    flat = crowded_state(cells=8, vacancies=3).reshape(1, -1)
+    kept, counts = np.empty((1, 1000, 1024), dtype=np.uint8), np.empty((1, 1000, 6), dtype=int)
+    log, stops, rng = (
+        np.empty((1, 1000, 2), dtype=int),
+        np.full(1000, np.inf),
+        np.random.default_rng(4),
+    )
+    box = (0, 0, 0, 8, 8, 8)
+    times = system._hop(flat, (8, 8, 8), box, stops, 1, True, rng, kept, counts, log)
+    fresh = system._hop(kept[0, :-1].copy(), (8, 8, 8), box, stops[:1], 1, True, rng)
+    rounding = 2 * np.finfo(float).eps * times[0, -1]  # of times, which are sums
+    np.testing.assert_allclose(np.diff(times[0]), fresh[:, 0], rtol=1e-9, atol=rounding)
+    bonds, atoms = np.empty((1000, 6), dtype=int), np.empty((1000, 4), dtype=int)
+    count_batch(kept[0], (8, 8, 8), bonds, atoms)
+    np.testing.assert_array_equal(counts[0], bonds)
+    same, (_, directions) = log[0, 1:, 0] == log[0, :-1, 0], log[0].T
+    back = same & (directions[1:] == 7 - directions[:-1])
+    assert 0.2 < back.mean() < 0.98 and len(np.unique(log[0, :, 0])) > 1
 
 
 def test_memory_of_windows_changes_nothing():
