@@ -3,6 +3,8 @@
 Effort parameters left at None take the value of the preset; physics parameters do not depend on it.
 """
 
+import ast
+import contextlib
 import hashlib
 import json
 import os
@@ -26,18 +28,18 @@ Preset = Literal["smoke", "quick", "paper"]
 
 
 def _parse_list(value: object) -> object:
-    """``papermill -p name '[1, 2]'`` hands a list over as a string."""
+    """``papermill -p name '[1, 2]'`` hands a list over as a string, as JSON or as Python has it."""
     if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except json.JSONDecodeError:
-            return value
+        for parse in (json.loads, ast.literal_eval):
+            with contextlib.suppress(ValueError, SyntaxError):
+                return parse(value)
     return value
 
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Boundary = Annotated[str, Field(pattern=r"^(ghost|periodic|buffer(\([1-9]\d*\))?)$")]
 Magnetizations = Annotated[
     list[Annotated[float, Field(ge=-1, le=1)]], Field(min_length=1), BeforeValidator(_parse_list)
 ]
@@ -61,7 +63,7 @@ class StudyParameters(BaseModel):
     def _fill_from_preset(cls, given: Any) -> Any:
         values = dict(given)
         if values.get("preset") is None:
-            values["preset"] = os.environ.get("MACRODYN_PRESET", "quick")
+            values["preset"] = os.environ.get("MACRODYN_PRESET") or "quick"
         effort = cls.presets.get(str(values["preset"]), {})
         missing = {name: value for name, value in effort.items() if values.get(name) is None}
         return values | missing
@@ -84,7 +86,7 @@ class QuickstartParameters(StudyParameters):
     }
     temperature: Positive = 1.1
     field: Finite = 0.1
-    snapshots: Count
+    snapshots: Annotated[int, Field(ge=80)]
     rollouts: Count
 
 
@@ -104,6 +106,7 @@ class YourOwnSystemParameters(StudyParameters):
     @model_validator(mode="after")
     def _small_rings_make_up_the_large_one(self) -> "YourOwnSystemParameters":
         _check_small_size(self.n_small, self.n_large)
+        _check_share("trajectories", self.trajectories, 1, self.members)
         return self
 
 
@@ -119,15 +122,12 @@ class LinearChainParameters(StudyParameters):
     noise: Positive = 1
     friction: Positive = 0.1
     coupling: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1
-    trajectories: Count
+    trajectories: Annotated[int, Field(ge=8)]
     members: Annotated[int, Field(ge=2)]
 
     @model_validator(mode="after")
     def _shares_have_groups(self) -> "LinearChainParameters":
-        if self.trajectories < self.members:
-            raise ValueError(
-                f"trajectories = {self.trajectories}: must be >= members = {self.members}"
-            )
+        _check_share("trajectories", self.trajectories, 1, self.members)
         return self
 
 
@@ -151,6 +151,7 @@ class CurieWeissParameters(StudyParameters):
     @model_validator(mode="after")
     def _patches_tile_the_lattice(self) -> "CurieWeissParameters":
         _check_patch_side(self.side, self.patch_side)
+        _check_share("snapshots", self.snapshots, 40, self.members)
         return self
 
 
@@ -235,7 +236,7 @@ class IsingParameters(StudyParameters):
     temperature: Positive = 2.5
     field: Finite = 0.1
     closure_dimension: Annotated[int, Field(ge=0, le=6)] = 2
-    boundary: Annotated[str, Field(pattern=r"^(ghost|periodic|buffer(\(\d+\))?)$")] = "ghost"
+    boundary: Boundary = "ghost"
     patch_duration: Positive | None = None
     noise_scale: Positive | None = None
     increments: Literal["sampled", "rates"] = "sampled"
@@ -256,6 +257,8 @@ class IsingParameters(StudyParameters):
             raise ValueError(
                 f"closure_dimension = {self.closure_dimension}: must be 0 with increments = 'rates'"
             )
+        for name in ("snapshots", "variant_snapshots"):
+            _check_share(name, getattr(self, name), 4, self.members)
         self._fill("patch_duration", 0.3)
         self._fill("noise_scale", float((self.side // self.patch_side) ** 2))
         return self
@@ -352,7 +355,7 @@ class NbMoTaParameters(StudyParameters):
         list[Positive], Field(min_length=1), BeforeValidator(_parse_list), AfterValidator(sorted)
     ]
     barrier_model: Literal["network", "pair"] = "pair"
-    boundary: Annotated[str, Field(pattern=r"^(ghost|periodic|buffer(\(\d+\))?)$")] = "buffer(4)"
+    boundary: Boundary = "buffer(4)"
     snapshots: Annotated[int, Field(ge=16)]
     runs: Annotated[int, Field(ge=2)]
     members: Annotated[int, Field(ge=2)]
@@ -378,6 +381,7 @@ class NbMoTaParameters(StudyParameters):
 
     @model_validator(mode="after")
     def _patches_tile_the_alloy(self) -> "NbMoTaParameters":
+        _check_share("snapshots", self.snapshots, 8, self.members)
         for name, cells in [("cells", self.cells), *[("sizes", size) for size in self.sizes]]:
             tiles, remainder = divmod(cells, self.patch_cells)
             if remainder:
@@ -390,6 +394,12 @@ class NbMoTaParameters(StudyParameters):
                     "vacancy in 1024 sites each; patch_cells = 8 does"
                 )
         return self
+
+
+def _check_share(name: str, count: int, least: int, members: int) -> None:
+    """Each member of the ensemble learns from trajectories of its own."""
+    if count < least * members:
+        raise ValueError(f"{name} = {count}: must be >= {least * members} with members = {members}")
 
 
 def _check_small_size(n_small: int, n_large: int) -> None:
