@@ -100,8 +100,10 @@ def relative_error(predicted_mean: np.ndarray, true_mean: np.ndarray) -> float:
 
         error = mean_B [ sum_{t,d} (predicted - true)^2 / sum_{t,d} true^2 ]
 
+    Initial conditions whose true mean stays zero have no relative error and are left out.
+
     Args:   predicted_mean, true_mean: (B, T, d), means over replicas at the same times.
-    Raises: ValueError: shapes disagree.
+    Raises: ValueError: shapes disagree, or all of true_mean is zero.
     Source: paper Sec. III ("mean relative error of the mean macroscopic observables").
     """
     if predicted_mean.shape != true_mean.shape or predicted_mean.ndim != 3:
@@ -110,7 +112,11 @@ def relative_error(predicted_mean: np.ndarray, true_mean: np.ndarray) -> float:
             f"{true_mean.shape}, with axes (B, T, d)"
         )
     squares = np.square(predicted_mean - true_mean).sum(axis=(1, 2))
-    return float(np.mean(squares / np.square(true_mean).sum(axis=(1, 2))))
+    norms = np.square(true_mean).sum(axis=(1, 2))
+    known = norms > ZERO**2 * true_mean[0].size
+    if not known.any():
+        raise ValueError("true_mean is zero at all times: there is no relative error")
+    return float(np.mean(squares[known] / norms[known]))
 
 
 def autocorrelation(series: np.ndarray, n_lags: int) -> np.ndarray:
@@ -308,6 +314,7 @@ def short_range_order(states: np.ndarray) -> np.ndarray:
     return pairs[:, first + 1, second + 1] / atoms[:, first] - 8 / 3
 
 
+ZERO = 1e-10  # a mean path no farther from 0, in the root mean square, is rounding
 # Scaled distances |T - Tc| L beyond which a size does not enter a fit, and up to which a polynomial
 # of that degree follows ln |M| and ln X (levels) or the Binder cumulant (slopes): at twice the
 # range, exact scaling functions cost a bias of half a percent in nu.

@@ -76,6 +76,13 @@ def test_relative_error_equals_hand_calculation():
     assert relative_error(predicted, truth) == pytest.approx((5 / 25 + 0.25 / 1) / 2)
 
 
+def test_starts_whose_true_mean_is_zero_have_no_relative_error():
+    truth = np.array([[[3.0], [4.0]], [[0.0], [1e-18]]])
+    assert relative_error(truth + 1.0, truth) == pytest.approx(2 / 25)
+    with pytest.raises(ValueError, match="true_mean is zero at all times"):
+        relative_error(truth[1:] + 1.0, truth[1:])
+
+
 def test_relative_error_raises_for_disagreeing_shapes():
     with pytest.raises(ValueError, match=r"predicted_mean has shape \(2, 3, 1\)"):
         relative_error(np.zeros((2, 3, 1)), np.zeros((2, 4, 1)))
