@@ -9,12 +9,20 @@ import joblib
 import numpy as np
 from tqdm.auto import tqdm
 
+from macrodyn_lib.errors import ParameterError
+
 Result = TypeVar("Result")
 
 
 def thread_count() -> int:
-    """Threads used for sampling: ``MACRODYN_THREADS``, else the processors this process may use."""
-    return int(os.environ.get("MACRODYN_THREADS") or joblib.cpu_count())
+    """Threads used for sampling: ``MACRODYN_THREADS``, else the processors this process may use.
+
+    Raises: ParameterError: ``MACRODYN_THREADS`` is not a whole number from 1 on.
+    """
+    given = os.environ.get("MACRODYN_THREADS") or str(joblib.cpu_count())
+    if not (given.isdecimal() and int(given) > 0):
+        raise ParameterError(f"MACRODYN_THREADS = {given!r}: must be a whole number >= 1")
+    return int(given)
 
 
 def map_chunks(

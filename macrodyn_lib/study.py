@@ -6,6 +6,7 @@ import math
 import os
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -31,12 +32,12 @@ ReferenceKind = Literal["exact", "simulation", "published"]
 
 def runs_root() -> Path:
     """Folder of all results: ``MACRODYN_RUNS``, else ``papermill_runs`` of this checkout."""
-    return Path(os.environ.get("MACRODYN_RUNS", ROOT / "papermill_runs"))
+    return Path(os.environ.get("MACRODYN_RUNS") or ROOT / "papermill_runs")
 
 
 def notebooks_root() -> Path:
     """Folder of the notebooks: ``MACRODYN_NOTEBOOKS``, else ``notebooks`` of this checkout."""
-    return Path(os.environ.get("MACRODYN_NOTEBOOKS", ROOT / "notebooks"))
+    return Path(os.environ.get("MACRODYN_NOTEBOOKS") or ROOT / "notebooks")
 
 
 class Metric(BaseModel):
@@ -159,9 +160,15 @@ class Run:
     def cached(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """``function`` with its results kept on disk, by its arguments and the library's source.
 
-        An entry that cannot be read is computed again, with a warning.
+        An entry that cannot be read is computed again, with a warning; where nothing can be
+        written, nothing is kept.
         """
         location = runs_root() / ".cache" / self.code.source_hash
+        try:
+            location.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            warnings.warn(f"{location}: nothing is cached ({error.strerror})", stacklevel=2)
+            return function
         return joblib.Memory(location, verbose=0).cache(function)  # type: ignore[no-any-return]
 
     def check(
@@ -219,18 +226,8 @@ class Run:
             allowed += [f"{absolute:g}"] if absolute > 0 else []
             allowed += [f"{multiple:.2g} standard errors"] if z > 0 else []
             criterion = "|value - reference| <= " + " + ".join(allowed)
-        if not listed:
-            self.unlisted.add(name)
-        for what, number in (("value", value), ("standard error", error), ("reference", reference)):
-            if number is not None and not math.isfinite(number):
-                raise ValueError(f"check {name}: {what} = {number} is not finite")
-        self.metrics[name] = Metric(
-            value=value,
-            standard_error=error,
-            reference=reference,
-            reference_kind=kind,
-            passed=bool(passed),
-            criterion=criterion,
+        self._record(
+            name, value, error, reference, kind, listed, passed=bool(passed), criterion=criterion
         )
 
     def report(
@@ -246,17 +243,36 @@ class Run:
 
         listed: as in ``check``.
         """
-        if not listed:
-            self.unlisted.add(name)
         from macrodyn_lib.statistics import Estimate
 
+        given = reference.value if isinstance(reference, Estimate) else reference
+        self._record(
+            name, estimate.value, estimate.standard_error, given, kind, listed,
+            passed=True, criterion="reported, not judged",
+        )  # fmt: skip
+
+    def _record(
+        self,
+        name: str,
+        value: float,
+        error: float | None,
+        reference: float | None,
+        kind: ReferenceKind | None,
+        listed: bool,
+        **verdict: Any,
+    ) -> None:
+        """Raises: ValueError: a number is not finite; results.json would not hold it."""
+        for what, number in (("value", value), ("standard error", error), ("reference", reference)):
+            if number is not None and not math.isfinite(number):
+                raise ValueError(f"metric {name}: {what} = {number} is not finite")
+        if not listed:
+            self.unlisted.add(name)
         self.metrics[name] = Metric(
-            value=estimate.value,
-            standard_error=estimate.standard_error,
-            reference=reference.value if isinstance(reference, Estimate) else reference,
-            reference_kind=kind,
-            passed=True,
-            criterion="reported, not judged",
+            value=value,
+            standard_error=error,
+            reference=reference,
+            reference_kind=kind if reference is not None else None,
+            **verdict,
         )
 
     def figure(self, figure: Any, name: str) -> Any:

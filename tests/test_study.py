@@ -1,6 +1,7 @@
 """The frame of a notebook: parameters at the door, results.json at the end."""
 
 import json
+import math
 import types
 
 import pytest
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 
 from macrodyn_lib import study
 from macrodyn_lib.errors import ParameterError
+from macrodyn_lib.parallel import thread_count
 from macrodyn_lib.parameters import NOTEBOOKS, resolve, run_id
 from macrodyn_lib.statistics import Estimate
 from macrodyn_lib.study import Results, begin, write_atomically
@@ -39,7 +41,14 @@ def test_every_notebook_has_every_preset(notebook, preset):
         (CHAIN, {"force": "strong"}, r"parameter force = 'strong': .*number"),
         (CHAIN, {"preset": "huge"}, r"parameter preset = 'huge': .*'smoke', 'quick' or 'paper'$"),
         (CHAIN, {"seed": -1}, r"parameter seed = -1: .*greater than or equal to 0"),
-        (CHAIN, {"trajectories": 3}, r"trajectories = 3: must be >= members = 64"),
+        (CHAIN, {"trajectories": 3}, r"parameter trajectories = 3: .*than or equal to 8"),
+        (CHAIN, {"trajectories": 30}, r"trajectories = 30: must be >= 64 with members = 64"),
+        (MAGNET, {"snapshots": 100}, r"snapshots = 100: must be >= 160 with members = 4"),
+        ("00_quickstart", {"snapshots": 79}, r"snapshots = 79: .*equal to 80"),
+        ("04_ising", {"snapshots": 100, "members": 26}, r"snapshots = 100: must be >= 104 with"),
+        ("04_ising", {"boundary": "buffer(0)"}, r"boundary = 'buffer\(0\)': .*match pattern"),
+        ("08_nbmota", {"snapshots": 16}, r"snapshots = 16: must be >= 24 with members = 3"),
+        ("09_your_own_system", {"trajectories": 16, "members": 17}, r"must be >= 17 with members"),
         (MAGNET, {"temperature": -0.5}, r"parameter temperature = -0.5: .*than 0"),
         (MAGNET, {"patch_side": 12}, r"patch_side = 12: .*allowed: 1, 2, 4, 8, 16, 32, 64"),
         (MAGNET, {"test_magnetizations": [2]}, r"test_magnetizations.0 = 2: .*equal to 1"),
@@ -53,8 +62,9 @@ def test_wrong_parameter_raises_one_line_with_name_value_and_allowed(notebook, g
     assert "\n" not in str(caught.value)
 
 
-def test_list_may_come_as_text_as_papermill_hands_it_over():
-    parameters = resolve(MAGNET, {"test_magnetizations": "[-0.5, 0.25]"})
+@pytest.mark.parametrize("text", ["[-0.5, 0.25]", "[-.5,.25]", "(-0.5, 0.25)"])
+def test_list_may_come_as_text_as_papermill_hands_it_over(text):
+    parameters = resolve(MAGNET, {"test_magnetizations": text})
     assert parameters.test_magnetizations == [-0.5, 0.25]
 
 
@@ -65,8 +75,9 @@ def test_effort_given_by_hand_wins_over_the_preset():
 def test_preset_comes_from_the_environment_when_it_is_none(monkeypatch):
     monkeypatch.setenv("MACRODYN_PRESET", "smoke")
     assert resolve(CHAIN, {"preset": None}).preset == "smoke"
-    monkeypatch.delenv("MACRODYN_PRESET")
-    assert resolve(CHAIN, {}).preset == "quick"
+    for unset in (lambda: monkeypatch.setenv("MACRODYN_PRESET", ""), monkeypatch.undo):
+        unset()
+        assert resolve(CHAIN, {}).preset == "quick"
 
 
 def test_run_id_depends_on_what_decides_the_result_alone():
@@ -96,6 +107,29 @@ def test_begin_refuses_an_output_dir_that_cannot_be_written(tmp_path):
     with pytest.raises(ParameterError, match=r"output_dir = .*file/run': must be a writable"):
         begin(CHAIN, {"preset": "smoke", "output_dir": str(tmp_path / "file" / "run")})
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_nothing_is_cached_where_nothing_can_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("MACRODYN_RUNS", str(tmp_path / "file" / "runs"))
+    run = begin(CHAIN, {"preset": "smoke", "output_dir": str(tmp_path / "out")})
+    with pytest.warns(UserWarning, match=r"file/runs/.*: nothing is cached \(Not a directory\)"):
+        assert run.cached(math.hypot)(3, 4) == 5
+
+
+def test_number_of_threads_that_is_none_is_refused(monkeypatch):
+    for given in ("0", "two", "1.5"):
+        monkeypatch.setenv("MACRODYN_THREADS", given)
+        with pytest.raises(ParameterError, match=f"MACRODYN_THREADS = '{given}': must be"):
+            thread_count()
+
+
+@pytest.mark.parametrize("record", ["check", "report"])
+def test_metric_that_is_not_finite_is_refused_by_name(tmp_path, record):
+    run = begin(CHAIN, {"preset": "smoke", "output_dir": str(tmp_path)})
+    criterion = {"z": 3, "reference": 1.0} if record == "check" else {}
+    with pytest.raises(ValueError, match="metric slope: value = nan is not finite"):
+        getattr(run, record)("slope", Estimate(math.nan, 0.1), **criterion)
 
 
 def test_default_folder_is_named_by_the_run_id(tmp_path, monkeypatch):

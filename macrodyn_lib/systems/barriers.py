@@ -228,7 +228,7 @@ def load_weights() -> dict[str, np.ndarray]:
     try:
         return _checked_weights(path)
     except WeightsError as error:
-        if "MACRODYN_DATA" in os.environ:  # the user's own file
+        if os.environ.get("MACRODYN_DATA"):  # the user's own file
             raise
         path.unlink(missing_ok=True)
         raise WeightsError(f"{error}. It is deleted; the next call fetches it anew") from error
@@ -253,7 +253,7 @@ def weights_file() -> Path:
     Raises: WeightsNotFoundError: no file, or no connection.
     """
     folder = os.environ.get("MACRODYN_DATA")
-    if folder is None:
+    if not folder:
         return _fetched_file()
     path = Path(folder) / WEIGHTS_FILE
     if not path.is_file():
