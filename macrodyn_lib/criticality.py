@@ -36,6 +36,7 @@ BLOCKS = 16  # independent parts of the snapshots, for standard errors
 PASS = 1.25  # duration of LocalRelax per tile between two records: five attempts per site
 _Metrics = Mapping[str, Metric]  # of one run, by name
 QUANTITIES = ("abs_magnetization", "susceptibility", "binder")
+LEVELS, SLOPES = [16, 32, 64, 128], [16, 32, 48, 64]  # sizes in the fits of the paper
 
 
 def large_snapshots(
@@ -260,11 +261,14 @@ def read_sweep(folder: Path, *others: Path, middle: float = 2.27) -> Sweep:
     Sizes that lack a temperature are left out. Others may have more sizes or seeds; of theirs
     the temperatures of the first count.
 
-    Raises: ParameterError: no runs, or no two sizes with the same three temperatures or more.
+    Raises: ParameterError: no runs, no two sizes with the same three temperatures or more, or runs
+            of one size and temperature that differ in more than the seed.
     """
     found = _points(folder)
     temperatures = sorted({temperature for _, temperature in found})
-    for other in others:
+    for other in dict.fromkeys(path.resolve() for path in others):
+        if other == folder.resolve():
+            continue  # its runs would count twice
         for (side, temperature), runs in _points(other).items():
             if temperature in temperatures:
                 found[side, temperature] += runs
@@ -304,8 +308,12 @@ def read_sweep(folder: Path, *others: Path, middle: float = 2.27) -> Sweep:
 
 
 def _points(folder: Path) -> dict[tuple[int, float], list[_Metrics]]:
-    """Metrics of the finished runs of each side and temperature."""
+    """Metrics of the finished runs of each side and temperature.
+
+    Raises: ParameterError: runs of one of them differ in more than the seed.
+    """
     found: dict[tuple[int, float], list[_Metrics]] = defaultdict(list)
+    kinds: dict[tuple[int, float], dict[str, object]] = {}
     versions = set()
     for path in (run / "results.json" for run in finished_runs(folder)):
         try:
@@ -315,6 +323,13 @@ def _points(folder: Path) -> dict[tuple[int, float], list[_Metrics]]:
             continue
         if run.notebook == "05_ising_criticality":
             point = (int(run.parameters["side"]), float(run.parameters["temperature"]))
+            kind = {name: value for name, value in run.parameters.items() if name != "seed"}
+            first = kinds.setdefault(point, kind)
+            if differ := sorted(name for name in kind if kind[name] != first.get(name)):
+                raise ParameterError(
+                    f"{folder}: runs of side = {point[0]}, temperature = {point[1]:g} must differ "
+                    f"in nothing but the seed, not in {', '.join(differ)}"
+                )
             found[point].append(run.metrics)
             versions.add(version_of(run.provenance))
     if len(versions) > 1:
@@ -359,8 +374,11 @@ def published_recipe(
     """The paper's fits: levels at the temperature nearest to 2.27, sizes 16, 32, 64, 128;
     slopes of U at 2.269, sizes 16 to 64, linear in T for the smallest and cubic for the others.
 
-    Of those sizes the ones that there are; errors by parametric bootstrap.
+    Of those sizes the ones that there are, {} where these are no two; errors by parametric
+    bootstrap.
     """
+    if any(np.isin(sizes, data.sizes).sum() < 2 for sizes in (LEVELS, SLOPES)):
+        return {}
     draws = [_published(data), *(_published(data.resampled(rng)) for _ in range(resamples))]
     return {
         name: Estimate(value, float(np.std([draw[name] for draw in draws[1:]], ddof=1)))
@@ -370,8 +388,7 @@ def published_recipe(
 
 def _published(data: FiniteSizeData) -> dict[str, float]:
     column = int(np.abs(data.temperatures - 2.27).argmin())
-    levels = data.select([16, 32, 64, 128])
-    slopes = data.select([16, 32, 48, 64])
+    levels, slopes = data.select(LEVELS), data.select(SLOPES)
     steepness = []
     for size, binder in zip(slopes.sizes, slopes.binder, strict=True):
         degree = min(1 if size == slopes.sizes[0] else 3, len(data.temperatures) - 1)

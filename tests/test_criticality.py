@@ -105,8 +105,9 @@ def test_same_seed_gives_the_same_point_with_any_threads(monkeypatch):
 
 
 def store(
-    folder, name, side, temperature, shift=0.0, error=0.1, notebook="05_ising_criticality", code="1"
-):
+    folder, name, side, temperature, shift=0.0, error=0.1,
+    notebook="05_ising_criticality", code="1", rounds=5,
+):  # fmt: skip
     metric = study.Metric(
         value=0.5 + shift, standard_error=error, reference=None, reference_kind=None, passed=True,
         criterion="reported, not judged",
@@ -114,7 +115,7 @@ def store(
     names = (*criticality.QUANTITIES, "relaxation_time")
     results = study.Results(
         notebook=notebook,
-        parameters={"side": side, "temperature": temperature},
+        parameters={"side": side, "temperature": temperature, "rounds": rounds, "seed": name},
         metrics={p + name: metric for p in ("", "sampled.", "direct.") for name in names},
         timings_s={},
         provenance={"source_hash": code * 12, "notebook_hash": "0" * 12},
@@ -167,7 +168,8 @@ def test_sweeps_are_read_together(tmp_path):
     both = criticality.read_sweep(tmp_path / "one", tmp_path / "two")
     assert both.runs == 12 and both.ours.sizes.tolist() == [16, 32, 64, 128]
     np.testing.assert_allclose(both.ours.binder[:, 0], [0.5, 0.5, 0.6, 0.6])
-    assert criticality.read_sweep(tmp_path / "one", tmp_path / "none").digest == alone.digest
+    for other in ("none", "one"):  # the same runs again are no further ones
+        assert criticality.read_sweep(tmp_path / "one", tmp_path / other).digest == alone.digest
     assert both.digest != alone.digest
 
 
@@ -186,6 +188,22 @@ def test_sweep_without_enough_points_is_refused(tmp_path):
         criticality.read_sweep(tmp_path)
     with pytest.raises(ParameterError, match="sweep_dir"):
         criticality.read_sweep(criticality.sweep_folder(str(tmp_path / "nothing")))
+
+
+def test_runs_of_one_point_differ_in_nothing_but_the_seed(tmp_path):
+    for k, (side, temperature) in enumerate((s, t) for s in (16, 32) for t in (2.2, 2.27, 2.3)):
+        store(tmp_path, f"a{k}", side, temperature)
+    store(tmp_path, "b", 16, 2.27, rounds=7)
+    with pytest.raises(ParameterError, match=r"side = 16, temperature = 2.27 must .* in rounds$"):
+        criticality.read_sweep(tmp_path)
+
+
+def test_published_recipe_needs_two_of_the_published_sizes():
+    grid = {name: np.full((3, 3), 0.5) for name in criticality.QUANTITIES}
+    data = FiniteSizeData(
+        sizes=np.array([24, 64, 96]), temperatures=np.array([2.2, 2.27, 2.3]), **grid, errors=grid
+    )
+    assert criticality.published_recipe(data, np.random.default_rng(0), 20) == {}
 
 
 def test_sweep_folder_is_found_by_name_or_path(tmp_path, monkeypatch):
