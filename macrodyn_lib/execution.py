@@ -127,6 +127,8 @@ def _execute_missing(
     environment = _environment(specs[0].study.parent)
     if scheduler is None:
         environment["MACRODYN_THREADS"] = str(max(1, thread_count() // workers))
+        if data := os.environ.get("MACRODYN_DATA"):  # kernels start in the notebooks' folder
+            environment["MACRODYN_DATA"] = str(Path(data).resolve())
     jobs = {name: _job(name, attempt, environment) for name in {spec.notebook for spec in specs}}
     costs = run_costs(specs)
     # the longest first, so that none is left alone at the end

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import unquote
 
 import jinja2
 from markdown_it import MarkdownIt
@@ -94,7 +95,7 @@ def _replaced(run: StoredRun) -> list[str]:
     """What took the place of which parameters."""
     return [
         f"{run.folder.parent.name}/{run.folder.name}: its {name} is not "
-        f"{run.results.parameters[name]!r} but {value!r}"
+        f"{run.results.parameters[name]!r} but {value!r}; without the folder it is run again"
         for name, value in run.results.provenance.get("instead", {}).items()
     ]
 
@@ -213,7 +214,7 @@ def render_html(text: str) -> str:
     tokens = markdown.parse(text)
     for token in (child for block in tokens for child in block.children or []):
         if token.type == "image":
-            token.attrs["src"] = _data_uri(runs_root() / str(token.attrs["src"]))
+            token.attrs["src"] = _data_uri(runs_root() / unquote(str(token.attrs["src"])))
     body = markdown.renderer.render(tokens, markdown.options, {})
     templates = jinja2.Environment(loader=jinja2.PackageLoader("macrodyn_lib"))
     page = templates.get_template("report.html.j2").render(title=TITLE, body=body)
@@ -376,7 +377,7 @@ def _sweep_section(
     """
     definition = SweepDefinition.read(definitions()[name])
     specs = definition.expand()
-    by_id = {run.folder.name: run.results for run in stored}
+    by_id = {run.folder.name: run.results for run in stored if not _replaced(run)}
     finished = [(spec, by_id[spec.run_id]) for spec in specs if spec.run_id in by_id]
     failed = [spec for spec in specs if spec.state() == "failed"]
     sections = [f"## Sweep {name}", _sweep_text(definition, len(finished), len(specs))]

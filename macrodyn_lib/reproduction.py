@@ -75,10 +75,12 @@ class Reproduction:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst one of all metrics."""
+        """The worst one of all metrics; a run without any is equal to its repetition."""
+        if self.repeated is None:
+            return "different"
         verdicts = [comparison.verdict for comparison in self.comparisons]
-        worst: Sequence[Verdict] = ("different", "agrees", "equal")
-        return next((verdict for verdict in worst if verdict in verdicts), "different")
+        worst: Sequence[Verdict] = ("different", "agrees")
+        return next((verdict for verdict in worst if verdict in verdicts), "equal")
 
     def describe(self) -> list[str]:
         """Lines to be printed."""

@@ -159,6 +159,17 @@ def stored_runs() -> tuple[list[StoredRun], list[str]]:
     return runs, warnings
 
 
+class _DistinctKeys(yaml.SafeLoader):
+    """Plain YAML drops all but the last of repeated keys, and so runs."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [(self.construct_object(key, deep=True), key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for place, (name, key) in enumerate(keys):
+            if name in [earlier for earlier, _ in keys[:place]]:
+                raise yaml.MarkedYAMLError(problem=f"{name!r} twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 class SweepDefinition(BaseModel):
     """The content of a sweep's YAML file: a notebook, and which parameters to combine.
 
@@ -202,7 +213,8 @@ class SweepDefinition(BaseModel):
     def read(cls, path: Path) -> "SweepDefinition":
         """Raises: ParameterError: one line: the file, the key, its value and what is allowed."""
         try:
-            definition = cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+            text = path.read_text(encoding="utf-8")
+            definition = cls.model_validate(yaml.load(text, Loader=_DistinctKeys))
         except (OSError, UnicodeDecodeError) as error:
             raise ParameterError(f"{path}: cannot be read ({one_line(error)})") from None
         except yaml.YAMLError as error:

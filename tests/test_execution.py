@@ -280,7 +280,7 @@ def test_notebook_edited_between_two_sweeps_makes_only_what_was_missing(place: P
 def test_kernels_of_two_workers_share_the_processors(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two processors, two workers: each kernel has one thread in every pool."""
+    """Two processors, two workers: each kernel has one thread in every pool. It finds the data."""
     count = [
         "if run.level == 1:",
         "    import json, numba, torch, threadpoolctl, numpy",
@@ -288,16 +288,20 @@ def test_kernels_of_two_workers_share_the_processors(
         "    pools = [pool['num_threads'] for pool in threadpoolctl.threadpool_info()]",
         "    own = [thread_count(), torch.get_num_threads(), numba.get_num_threads()]",
         "    (run.folder / 'threads.json').write_text(json.dumps([*own, *pools]))",
+        "    import os",
+        "    (run.folder / 'data.txt').write_text(os.environ['MACRODYN_DATA'])",
     ]
     write_notebook(place / "notebooks", [*CELLS[:2], "\n".join(count), CELLS[3]])
     for name in [*execution.POOLS, "OMP_WAIT_POLICY"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MACRODYN_THREADS", "2")
+    monkeypatch.setenv("MACRODYN_DATA", "weights")  # relative to where the sweep was started
     specs = plan(place, "grid: {level: [1, 2]}")
     assert execute(specs, workers=2).failed == []
     threads = json.loads((specs[0].folder / "threads.json").read_text())
     assert len(threads) > 3
     assert set(threads) == {1}
+    assert Path((specs[0].folder / "data.txt").read_text()) == Path.cwd() / "weights"
 
 
 @pytest.mark.parametrize("address", ["nonsense://there", "tcp://127.0.0.1:1"])

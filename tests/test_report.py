@@ -1,6 +1,7 @@
 """The report: the numbers and figures of the runs, as Markdown and as one HTML file."""
 
 import base64
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,7 @@ def test_report_shows_each_metric_with_reference_and_verdict(runs: Path) -> None
 
 def test_figures_are_linked_in_markdown_and_embedded_in_html(runs: Path) -> None:
     folder = store_run(runs / NAME, preset="smoke")
+    folder = folder.rename(folder.with_name("my run"))  # a name that a link has to quote
     markdown, page = report()
     (link,) = re.findall(r"!\[mean and level\]\(<(.+)>\)", markdown)
     picture = (runs / link).read_bytes()
@@ -142,6 +144,13 @@ def test_sweep_over_seeds_alone_has_a_row_for_each_metric(runs: Path) -> None:
     assert row(markdown, "`mean`") == ["`mean`", *expected]
     assert row(markdown, "`missing`") == ["`missing`", "0", "", "", ""]
     assert "3 s in all runs, 2 of 4 metrics passed.*" in markdown
+    path = next(runs.glob("levels/*/results.json"))  # a run of something else than asked for
+    content = json.loads(path.read_text())
+    content["provenance"]["instead"] = {"label": "other"}
+    path.write_text(json.dumps(content))
+    markdown, _ = report()
+    assert row(markdown, "`mean`")[1] == "1"
+    assert f"{path.parent.name}: its label is not 'plain' but 'other'; without" in markdown
 
 
 def test_report_notes_results_of_different_commits(runs: Path) -> None:

@@ -115,6 +115,15 @@ def test_exit_code_tells_the_worst_verdict(place: Path, value: float, code: int,
 
 
 @pytest.mark.usefixtures("no_execution")
+def test_run_without_metrics_is_equal_to_its_repetition(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = store_run(place / "runs/levels", preset="smoke", level=2)
+    monkeypatch.setattr(reproduction, "compare", lambda *_: [])
+    assert macrodyn("reproduce", folder.name).exit_code == 0
+
+
+@pytest.mark.usefixtures("no_execution")
 def test_repetition_that_fails_ends_with_code_1(place: Path) -> None:
     folder = store_run(place / "runs/levels", preset="smoke", level=9)
     result = macrodyn("reproduce", folder.name)

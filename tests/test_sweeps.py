@@ -87,6 +87,7 @@ def test_run_ids_do_not_depend_on_order_or_on_how_values_are_given(place: Path) 
         ("preset: huge", ["preset", "huge", "'smoke', 'quick' or 'paper'"]),
         ("preset: smoke\nfixed: {preset: quick}", ["preset", "one of fixed, grid, zip"]),
         ("- a list", ["must be YAML"]),
+        ("grid: {friction: [1]}\ngrid: {friction: [2]}", ["must be YAML", "'grid' twice"]),
     ],
 )
 def test_wrong_definition_is_refused_in_one_line(place: Path, text: str, named: list[str]) -> None:
