@@ -773,9 +773,12 @@ def order_curves(
     the time of its clock. The published order is beside both of these.
 
     Returns: "learned", "direct" and maybe "published" -> temperatures (T,), order (T, 6), and of
-             the learned order its standard errors (T, 6).
+             the learned order its standard errors (T, 6).  {}: there are no such metrics.
     """
-    names = {key.split(".")[1] for key in metrics if key.startswith(f"{kind}.")}
+    ours = (key.removeprefix(f"{kind}.") for key in metrics if key.startswith(f"{kind}."))
+    names = {key.rpartition(".")[0] for key in ours}  # a temperature may have a point
+    if not names:
+        return {}
     temperatures = np.array(sorted(map(float, names)))
     rows = [[metrics[f"{kind}.{at:g}.{pair}"] for pair in PAIRS] for at in temperatures]
     learned, errors, direct = (

@@ -90,11 +90,11 @@ def test_figures_are_named_where_they_are_stored(runs: Path) -> None:
 
 def test_of_a_sweep_the_mean_over_its_runs_counts(runs: Path) -> None:
     for run, metric in {"one": (-0.62, 0.006, -0.66), "other": (-0.70, 0.008, -0.68)}.items():
-        store(runs, "nbmota_network", run, protocol__2000__MoMo=metric)  # published: -0.63708
+        store(runs, "nbmota_network", run, published_time__2000__MoMo=metric)  # published: -0.63708
     row = next(
         line
         for line in report.published_table().splitlines()
-        if "MoMo after" in line and "2000 K" in line
+        if "MoMo at the published time" in line and "2000 K" in line
     )
     assert [cell.strip() for cell in row.split("|")[4:-1]] == [
         "-0.6371", "-0.6600 ± 0.0050", "-0.6700", "met"
@@ -111,16 +111,17 @@ def test_runs_by_other_code_or_of_other_data_are_no_replicas(runs: Path) -> None
         {**code, "created": "2030-01-04", "instead": {"preset": "quick"}},
     ]
     for k, provenance in enumerate(made):
-        store(runs, "nbmota_network", str(k), provenance, protocol__2000__MoMo=(k, 0.1, -0.7))
-    assert report.sweep_means("nbmota_network")["protocol.2000.MoMo"].value == 0.5
-    assert "nbmota_network/4: its preset is not 'paper' but 'quick'" in report.compose()[1]
+        store(runs, "nbmota_network", str(k), provenance, published_time__2000__MoMo=(k, 0.1, -0.7))
+    assert report.sweep_means("nbmota_network")["published_time.2000.MoMo"].value == 0.5
+    warning = "nbmota_network/4: its preset is not 'paper' but 'quick'"
+    assert [text.split(";")[0] for text in report.compose()[1]].count(warning) == 1
 
 
 def test_the_error_of_a_truth_that_several_runs_simulated_counts(runs: Path) -> None:
-    row = "`nbmota_network` δ MoMo after 5 million events at 1200 K"  # published: -1.23984
-    store(runs, "nbmota_network", "one", protocol__1200__MoMo=(-1.20, 0.005, -1.265))
+    row = "`nbmota_network` δ MoMo at the published time, 1200 K"  # published: -1.23984
+    store(runs, "nbmota_network", "one", published_time__1200__MoMo=(-1.20, 0.005, -1.265))
     assert verdicts()[row] == "**missed**"
-    store(runs, "nbmota_network", "other", protocol__1200__MoMo=(-1.20, 0.005, -1.215))
+    store(runs, "nbmota_network", "other", published_time__1200__MoMo=(-1.20, 0.005, -1.215))
     assert verdicts()[row] == "met, in noise"
 
 
@@ -129,22 +130,22 @@ def test_curves_of_the_alloy_are_means_over_the_runs_of_a_sweep(runs: Path) -> N
     for k, name in enumerate(("one", "other")):
         orders = {
             f"{kind}__{at}__{pair}": (0.1 * i + k, 0.3, at + i)
-            for kind in ("protocol", "sro")
-            for at in (800, 2000)
+            for kind in ("published_time", "sro")
+            for at in (800, 1000.5, 2000)
             for i, pair in enumerate(alloy_study.PAIRS)
         }
         store(runs, "nbmota_network", name, only_here=(1.0, 0.1, None), **orders)
     store(runs, "nbmota_network", "third", **orders)  # the second again
     means = report.sweep_means("nbmota_network")
-    assert "only_here" not in means
-    for kind in ("sro", "protocol"):
+    assert "only_here" not in means and alloy_study.order_curves(means, "protocol") == {}
+    for kind in ("sro", "published_time"):
         curves = alloy_study.order_curves(means, kind)
         temperatures, learned, errors = curves["learned"]
-        np.testing.assert_array_equal(temperatures, [800, 2000])
-        np.testing.assert_allclose(learned, [0.1 * np.arange(6) + 2 / 3] * 2)
+        np.testing.assert_array_equal(temperatures, [800, 1000.5, 2000])
+        np.testing.assert_allclose(learned, [0.1 * np.arange(6) + 2 / 3] * 3)
         np.testing.assert_allclose(errors, 0.3 / np.sqrt(3))
-        np.testing.assert_allclose(curves["direct"][1], [800 + np.arange(6), 2000 + np.arange(6)])
-        assert ("published" in curves) == (kind == "protocol")
+        np.testing.assert_allclose(curves["direct"][1], temperatures[:, None] + np.arange(6))
+        assert ("published" in curves) == (kind == "published_time")
     assert curves["published"][1][list(curves["published"][0]).index(2000), 3] == -0.63708
 
 
