@@ -72,7 +72,7 @@ run.figure(figure, "step1_small")
 #
 # Double the size (every spin becomes a 2 × 2 block), let overlapping pieces relax for a moment so
 # that the blocks dissolve, and repeat: 16 → 32 → 64. The result looks like a snapshot of the large
-# system, and no large simulation was run.
+# system, and no large simulation was run. (The third picture is of another snapshot.)
 
 # %% tags=["nbval-ignore-output"]
 large = md.upsample(

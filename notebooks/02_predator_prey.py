@@ -18,9 +18,10 @@
 # with $a=3$, $b=0.4$, $c=0$, $s=0.02$ and closed ends; the unit of time is $1/$(growth rate of prey).
 # Starts are cosine waves $u=m+k\cos 10\pi x$, $v=1-m-k\cos 10\pi x$. Observables: the means of $u$ and $v$.
 #
-# **Question.** Simulations are made in domains of 100 cells and in patches of 40. Do they predict the
-# *law* of the trajectories in 200 cells, from nine starts never seen, and is the noise scale
-# $\lambda=K$ the best? (Paper: arXiv 2511.12842, Sec. III.1, figure 2.)
+# **Question.** Simulations are made in domains of 100 cells and in patches of 40. Do they predict the *law*
+# of the trajectories in 200 cells, from nine starts never seen, and is the noise scale $\lambda=K$ the best
+# (covariance $\lambda\Sigma\,\delta t$ in the likelihood, $K$ patches)? (Paper: arXiv 2511.12842, Sec. III.1,
+# figure 2.)
 #
 # **Conventions.** $\Delta u$ is $u_{i-1}-2u_i+u_{i+1}$ without $1/dx^2$, and the noise of a cell is
 # $s\sqrt{dt}$, as in the published code: 100 and 200 cells are domains of *different length*. With the
@@ -74,8 +75,8 @@ from macrodyn_lib.exact import PredatorPreyExact
 # ## 1. Small simulations, enlarged
 #
 # Small systems run from random waves. Their snapshots are stretched to the large domain by linear
-# interpolation. That keeps the waves but halves the noise of neighbouring cells, which decays as slowly
-# as prey relax ($e^{-bt}$), so **LocalRelax** follows: tiles of `n_small` cells evolve for 5 time units,
+# interpolation. That keeps the waves but leaves 5/8 of the variance of independent noise, which comes back as
+# slowly as prey relax ($e^{-bt}$), so **LocalRelax** follows: tiles of `n_small` cells evolve for 5 time units,
 # step by step in turn, each among the others as ghost cells. The tiles do not overlap: in overlapping
 # ones some cells would age twice as fast as others, and the wave would lose its shape. What upsampled
 # snapshots cannot show, the first five time units, comes from waves drawn in the large domain
@@ -347,7 +348,8 @@ print(f"ratios of standard deviations spread by {spread:.3f}, of which counting 
 
 # %% [markdown]
 # **Beyond the training horizon.** Training snapshots are at most 34 time units old. The same rollouts go
-# on to $t=60$; the stationary standard deviation is also known in theory, $P/n$ with $JP+PJ'+s^2=0$.
+# on to $t=60$; the stationary covariance is also known in theory, $P/n$ with
+# $JP+PJ^{\mathsf T}+s^2\mathbb 1=0$, $J$ the Jacobian at the fixed point $(b,1-b)$.
 
 # %% tags=["nbval-ignore-output"]
 long_times = np.arange(0, 60.5, 1.0)

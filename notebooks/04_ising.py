@@ -153,7 +153,8 @@ for name, pool in judged.items():
 # moments of block means within a patch, averaged over patches; of what $M$ and $\rho$ leave
 # undetermined of them the leading principal components are kept. Their correlation with quantities
 # we know says what they mean: here the drifts $b=\sum_i r_i[\varphi(x^i)-\varphi(x)]$ that the flip
-# rates give, and the structure factor at the longest wave.
+# rates give ($\varphi$ the observables, $x^i$ the state after flip $i$, $r_i$ its rate), and the structure
+# factor at the longest wave.
 
 # %% tags=["nbval-ignore-output"]
 with run.timed("closure"):
@@ -170,7 +171,7 @@ md.closure.correlations(latents, known, first=2)
 # ## 4. Evolve one patch, fit with covariance $K\Sigma\,\delta t$, roll out
 #
 # Each patch is evolved several times, in pairs (*twins*), for $\delta t$ among frozen neighbours. The
-# increment $K[\varphi(x')-\varphi(x)]$ has mean $\mu\,\delta t$ and covariance $K\Sigma\,\delta t$. The
+# increment $K[\varphi(x')-\varphi(x)]$, $x'$ being $x$ with the patch evolved, has mean $\mu\,\delta t$ and covariance $K\Sigma\,\delta t$. The
 # naive baseline takes the evolved patch for the whole and fits with $\lambda=1$: same data, same
 # network, same training. Members of the ensemble are fitted to disjoint trajectories.
 
@@ -318,7 +319,9 @@ run.figure(figure, "lag_time")
 # %% [markdown]
 # ## 7. From one patch to 64 (figure 3)
 #
-# The whole pipeline again for other patch sides, each with its own small simulations.
+# The whole pipeline again for other patch sides, each with its own small simulations. The figure shows the
+# error of $(M,\rho)$, `error`; published points count closures, too, and are to be compared with
+# `ablation.*.error_latent`.
 
 # %% tags=["nbval-ignore-output"]
 with run.timed("ablation"):
@@ -354,7 +357,8 @@ run.figure(
 # One ingredient at a time is swapped: the boundary of the patch, the number and kind of closures,
 # sampled pairs for computed rates, upsampled snapshots for true ones, the ladder of LocalRelax for one
 # duration. The error of the transient, and how far the mean of $M$ is off at most, show what each
-# is worth. (Reported, not judged: some are meant to fail.)
+# is worth. (Reported, not judged: some are meant to fail.) Labels: the number of closures, then what is
+# swapped; bars are two standard errors.
 
 # %% tags=["nbval-ignore-output"]
 even = lambda d: fewer.signs and (-1, 1, *[1] * d)  # noqa: E731

@@ -54,7 +54,8 @@ everything = run.scope == "all"
 #
 # Equilibrium by cluster updates (Wolff), checked against Kaufman's exact energy; the relaxation time of
 # $|M|$ by kinetic Monte Carlo of the large lattice that starts in equilibrium. Nothing of this is learned
-# from.
+# from. Susceptibility $X=L^2(\langle M^2\rangle-\langle|M|\rangle^2)/T$, Binder cumulant
+# $U=1-\langle M^4\rangle/3\langle M^2\rangle^2$.
 
 # %% tags=["nbval-ignore-output"]
 system = md.Ising(side=run.side, temperature=run.temperature, field=0.0)

@@ -18,6 +18,9 @@
 # 2. Which of upsampling, partial evolution and the $K$-scaled likelihood is needed? (D.4, figure 11)
 # 3. Is the best noise scale really $\lambda=K$? (ours; published runs used about $K/2$, tuned by hand)
 #
+# ($K=16$ patches make the lattice. A patch's increment is fitted with covariance $\lambda\Sigma\,\delta t$, and
+# theory says $\lambda=K$.)
+#
 # (Paper: arXiv 2511.12842, Sec. III.2, App. D.3 and D.4.)
 
 # %% tags=["parameters"]
@@ -244,8 +247,9 @@ run.figure(md.plotting.variants(shown, lines, title="Learned; dashed: direct"), 
 
 # %% [markdown]
 # **The clock.** Why does the equation of the rates relax too fast? In equilibrium a patch's move is a
-# reversible step, and the slowest relaxation that functions of $(M,\rho)$ can have under it is a
-# Rayleigh-Ritz bound, which needs no fit: for $\delta t\to0$ no choice of drift and noise could be slower.
+# reversible step, and how slowly *even* functions of $(M,\rho)$ can relax under it follows from a
+# Rayleigh-Ritz principle, without a fit: as $\delta t\to0$ no reversible equation of $(M,\rho)$ with these mean
+# rates is slower. The points are these bounds: slowest decay times, longer than the $1/e$ times of $|M|$ above.
 # The lattice itself remembers more than $(M,\rho)$. A longer $\delta t$ keeps part of that memory.
 
 # %% tags=["nbval-ignore-output"]

@@ -19,8 +19,9 @@
 # **Question.** Can one stochastic differential equation, learned from systems of 1024 atoms, tell the order
 # of large ones at every temperature, and how fast it comes about? And what is the maximum of the order at
 # 800–900 K in the published figure: thermodynamics, or a matter of time? Truth is direct kinetic Monte Carlo
-# of the large alloy, and exchange Monte Carlo for its equilibrium; both are used for comparison only. (Paper:
-# arXiv 2511.12842, Sec. III.3, figure 7.)
+# of the large alloy, and exchange Monte Carlo of the large alloy for its equilibrium; both are for comparison
+# only. (Exchanges *within small pieces* do serve training: they heal seams, and where it is cold they lead
+# states on to rest, section 4.) (Paper: arXiv 2511.12842, Sec. III.3, figure 7.)
 
 # %% tags=["parameters"]
 preset = None  # "smoke" (60 s), "quick", "paper"; None: MACRODYN_PRESET or "quick"
@@ -88,7 +89,7 @@ print(f"barriers: {system.model.name}; {system.n_sites} sites, {system.n_vacanci
 # Nobody knows the relaxation time beforehand: in seconds it grows by nine orders of magnitude from 3000 to
 # 800 K. So each run is doubled in length until it is eight relaxation times long (sixteen with the network,
 # where hops alone lead to rest), or until another step would take it beyond `max_hops` hops of the vacancy.
-# Seen in hops the time grows a hundredfold: at low temperature a vacancy hops back and forth. The SDE gets
+# Seen in hops the time grows some sixtyfold: at low temperature a vacancy hops back and forth. The SDE gets
 # its own unit of time at each temperature, a small part of this.
 
 # %% tags=["nbval-ignore-output"]
@@ -110,8 +111,8 @@ for T, runs_of in small.items():
 # Direct kinetic Monte Carlo of the large alloy from random solutions, and its equilibrium by exchanges of any
 # two atoms, cooled slowly from the highest temperature (pair model; for the network, which has no energies,
 # direct runs between 20 and 40 relaxation times, where small runs get to rest). Every record of a trajectory
-# must obey the sum rules: of the bonds of each species a whole number, 0 to 8 for each vacancy, is with
-# vacancies.
+# must obey the sum rules: the eight neighbours of all atoms of a species are atoms or vacancies, and the number
+# of its bonds to vacancies is whole, 0 to 8 for each vacancy.
 
 # %% tags=["nbval-ignore-output"]
 direct_transient = run.cached(alloy.transient)
@@ -154,7 +155,8 @@ direct_time = {T: alloy.direct_transient_time(direct[T], truth[T][3].value) for 
 # treads the same sites again. *Wrapped* on itself a patch meets itself at its seams. With a *buffer* the
 # vacancies of the patch may hop a few cells out of it; since a patch owns vacancies and not sites, every hop
 # is that of one patch, and no atom is lost. Short $\delta t$ count hops back and forth as noise; very long
-# ones miss that other vacancies have been there meanwhile.
+# ones miss that other vacancies have been there meanwhile. We take a twentieth of the small system's relaxation
+# time, at most 3000 hops.
 
 # %% tags=["nbval-ignore-output"]
 every = run.variants == "all"
@@ -246,7 +248,8 @@ run.figure(figure, "transients")
 # that this time is later: `published_time`, beside small direct runs at that time. The equilibrium of the
 # learned equation is where paths from the mean of the training snapshots at rest are after 20 to 40
 # relaxation times; `from_random` is the same from random solutions, which below the ordering temperature is
-# not there yet.
+# not there yet. Dotted in the figure: published predictions, made with the network, which orders less than the
+# pair model.
 
 # %% tags=["nbval-ignore-output"]
 fixed_events = run.cached(alloy.fixed_events)
@@ -316,7 +319,8 @@ run.figure(md.plotting.order_against_temperature(panels, pairs=alloy.PAIRS, titl
 
 # %% [markdown]
 # **How much of the maximum is time?** The part of the order at rest that is missing after five million hops,
-# and at the published time, directly: MoMo, which has the most.
+# and at the published time, directly: MoMo, which has the most. In equilibrium order only grows on cooling; a
+# maximum appears where time is short.
 
 # %% tags=["nbval-ignore-output"]
 for T in run.temperatures:
@@ -401,9 +405,10 @@ for size, (paths, runs_of) in by_size.items():
         run.report(f"size.{n}.direct_std_ratio", ratio, **exact_ratio)
 
 # %% [markdown]
-# **The sum rules of the published curves.** Each row of six must leave about 0.008 vacancies next to an atom.
-# Those of the smallest system miss it by 0.05, those of the two largest break it: the published models have
-# six free variables. Ours have three, and the others by the sum rules with the vacancies of the snapshots.
+# **The sum rules of the published curves.** The three orders of each species, weighted by the numbers of
+# atoms, must add up to minus the vacancies next to one of its atoms, on average 0.008. Those of the smallest
+# system miss it by 0.05, those of the two largest break it: the published models have six free variables.
+# Ours have three, and the others by the sum rules with the vacancies of the snapshots.
 
 # %% tags=["nbval-ignore-output"]
 for n, order in alloy.PUBLISHED_BY_SIZE.items():
