@@ -171,9 +171,10 @@ md.closure.correlations(latents, known, first=2)
 # ## 4. Evolve one patch, fit with covariance $K\Sigma\,\delta t$, roll out
 #
 # Each patch is evolved several times, in pairs (*twins*), for $\delta t$ among frozen neighbours. The
-# increment $K[\varphi(x')-\varphi(x)]$, $x'$ being $x$ with the patch evolved, has mean $\mu\,\delta t$ and covariance $K\Sigma\,\delta t$. The
-# naive baseline takes the evolved patch for the whole and fits with $\lambda=1$: same data, same
-# network, same training. Members of the ensemble are fitted to disjoint trajectories.
+# increment $K[\varphi(x')-\varphi(x)]$, $x'$ being $x$ with the patch evolved, has mean $\mu\,\delta t$
+# and covariance $K\Sigma\,\delta t$. The naive baseline takes the evolved patch for the whole and fits
+# with $\lambda=1$: same data, same network, same training. Members of the ensemble are fitted to disjoint
+# trajectories.
 
 # %% tags=["nbval-ignore-output"]
 naive_too = run.increments == "sampled"
