@@ -191,7 +191,8 @@ class Run:
         members by Student's t, so that the false-alarm rate is that of z), the tolerance
         being ``absolute`` plus ``relative`` times |reference|, so that noise alone does not fail a
         run of little effort and a small error bar leaves nothing but the tolerance.
-        A reference that is an estimate adds its own standard error in squares.
+        A reference that is an estimate adds its own standard error in squares; that it may be known
+        from few runs itself is not allowed for, so that then a check is stricter than z says.
         Without one: value <= ``below`` or value > ``above``, each with the same allowance for z.
 
         listed: False for metrics that only some presets have; ``finish`` prints no line for them.
