@@ -138,10 +138,10 @@ def _closure_rates(
     full = patching.assemble(parts, system.lattice_shape)  # (B, *state, d_hat)
     flat = full.reshape(len(states), -1, full.shape[-1])
     own = variance * np.einsum("bic,bid->bcd", flat, flat)
-    # the gradient of an observable that is a mean over n sites is 1/n on its field
-    n_sites = np.prod(system.lattice_shape)
+    # the gradient of an observable is 1/n on the n sites of its field: the sum of products with it
+    # is a mean over the sites, which is what the observable takes
     columns = [system.observables(full[..., c]) for c in range(full.shape[-1])]
-    mixed = variance / n_sites * np.stack(columns, axis=2)  # (B, d*, d_hat)
+    mixed = variance * np.stack(columns, axis=2)  # (B, d*, d_hat)
     upper = np.concatenate([covariance, mixed], axis=2)
     lower = np.concatenate([mixed.transpose(0, 2, 1), own], axis=2)
     drift = np.column_stack([drift, change / step + variance / 2 * laplacian])
@@ -333,6 +333,8 @@ def evolve_patches(
             f"snapshots have lattice {snapshots.states.shape[1:]}: must be {system.state_shape}"
         )
     patches = patching.patches(system.lattice_shape, periodic=system.periodic)
+    if sum(patch.n_sites for patch in patches) != math.prod(system.lattice_shape):
+        raise ValueError(f"stride = {patching.stride}: must be None, K patches that do not overlap")
     check_integer("patches_per_snapshot", patches_per_snapshot)
     if patches_per_snapshot > len(patches):
         raise ValueError(

@@ -38,11 +38,11 @@ def snapshots_of(system, count=60):
     return Snapshots(states=states, groups=np.arange(count) // 3)
 
 
-def pairs_of(system, boundary="ghost", seed=2, snapshots=None, **options):
+def pairs_of(system, boundary="ghost", seed=2, snapshots=None, stride=None, **options):
     return evolve_patches(
         system,
         snapshots_of(system) if snapshots is None else snapshots,
-        Patching(side=4, boundary=boundary),
+        Patching(side=4, boundary=boundary, stride=stride),
         **({"duration": 0.1} | options),
         rng=np.random.default_rng(seed),
     )
@@ -250,6 +250,7 @@ def test_spread_of_drifts_between_patches_counts_as_noise_only_without_twins(twi
         ({"patches_per_snapshot": 0}, "patches_per_snapshot = 0: must be an integer >= 1"),
         ({"patches_per_snapshot": 10}, "patches_per_snapshot = 10: must be <= 9, K"),
         ({"duration": None, "events": 3, "boundary": "buffer(2)"}, "boundary = 'buffer'"),
+        ({"stride": 2}, "stride = 2: must be None, K patches that do not overlap"),
         ({"snapshots": Snapshots(states=np.ones((2, 8, 8)))}, r"snapshots have lattice \(8, 8\)"),
     ],
 )

@@ -246,6 +246,11 @@ def test_rate_increments_equal_mean_and_covariance_of_sampled_ones(dimension):
     # 24 000 twin pairs know a variance to 1 %
     sigma = sampled.scatters.mean(axis=0) / h / 3
     np.testing.assert_allclose(sigma / scale, expected / scale, atol=0.04)
+    # covariances of observables and closures change their sign from state to state
+    known, seen = rates.scatters[:, :2, 2:], sampled.scatters[:, :2, 2:] / h / 3
+    for factor in (1.0, 1 / 12):  # planted: a mean over the 12 sites once more
+        scores = (np.sign(known) * (seen - factor * known)).mean(axis=(1, 2))
+        assert (abs(oracles.z_of_mean(scores, 0)) < 4) == (factor == 1)  # false alarm 6e-5
     wrong = (sampled.means / h - 2 * rates.means) / error
     assert np.abs(wrong).max() > 10  # planted: drift doubled
 
