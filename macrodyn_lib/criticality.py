@@ -30,7 +30,7 @@ from macrodyn_lib.statistics import (
 )
 from macrodyn_lib.study import ROOT, Metric, Results, finished_runs, runs_root
 from macrodyn_lib.systems.ising import Ising
-from macrodyn_lib.upsampling import ROWS, relax_ladder, upsample
+from macrodyn_lib.upsampling import ROWS, overlapping_stride, relax_ladder, upsample
 
 BLOCKS = 16  # independent parts of the snapshots, for standard errors
 PASS = 1.25  # duration of LocalRelax per tile between two records: five attempts per site
@@ -71,7 +71,7 @@ def relaxing_rates(
     Returns: the last states, and the rates merged in cells of (|M|, rho), with BLOCKS groups.
     """
     side = min(tile, system.side)
-    tiling = Patching(side=side, boundary="ghost", stride=max(side // 2, 1))
+    tiling = Patching(side=side, boundary="ghost", stride=overlapping_stride(system, side))
     patches = tiling.patches(system.lattice_shape, periodic=True)
 
     def run(rows: slice, generator: np.random.Generator) -> tuple[np.ndarray, IncrementMoments]:

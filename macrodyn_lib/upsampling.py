@@ -30,7 +30,8 @@ class LocalRelax:
     """Short local dynamics in overlapping tiles, in raster order, each among frozen neighbours.
 
     side: edge of a tile; duration: physical time per tile; stride: None: side / 2 (each site is
-    then relaxed 2^dimension times a pass); boundary: as in ``Patching``; passes: rounds.
+    then relaxed 2^dimension times a pass) or, where that does not divide the lattice, the next
+    smaller one that does; boundary: as in ``Patching``; passes: rounds.
     """
 
     side: int
@@ -49,7 +50,7 @@ class LocalRelax:
     ) -> np.ndarray:
         """(B, *lattice) -> (B, *lattice), relaxed."""
         side = min(self.side, *system.lattice_shape)
-        stride = self.stride if self.stride is not None else max(side // 2, 1)
+        stride = self.stride if self.stride is not None else overlapping_stride(system, side)
         tiling = Patching(side=side, boundary=self.boundary, stride=stride)
         tiles = tiling.patches(system.lattice_shape, periodic=system.periodic) * self.passes
         if self.boundary.startswith("buffer"):
@@ -57,6 +58,14 @@ class LocalRelax:
                 states = evolve_one_patch(system, states, tile, tiling, self.duration, rng)
             return states
         return system.relax_patches(states, tiles, self.duration, rng)
+
+
+def overlapping_stride(system: MicroscopicSystem, side: int) -> int:
+    """Half the edge of a tile, or the next smaller stride that divides a periodic lattice."""
+    half = max(side // 2, 1)
+    if not system.periodic:
+        return half
+    return max(d for d in range(1, half + 1) if all(n % d == 0 for n in system.lattice_shape))
 
 
 def relax_ladder(
@@ -100,11 +109,17 @@ def relaxed_initial_states(
 
     def run(rows: slice, generator: np.random.Generator) -> np.ndarray:
         states = system.initial_states(rows.stop - rows.start, generator, **initial)
-        rung = relax[rows.start // ROWS % len(relax)]
+        rung = relax[rows.start // chunk % len(relax)]
         return states if rung is None else rung(system, states, generator)
 
-    parts = map_chunks(run, count, rng, chunk=ROWS, description=description)
+    chunk = _chunk(count, len(relax))
+    parts = map_chunks(run, count, rng, chunk=chunk, description=description)
     return Snapshots(states=np.concatenate(parts), groups=np.arange(count))
+
+
+def _chunk(count: int, rungs: int) -> int:
+    """Snapshots that are relaxed together, so few that each rung of the ladder has its share."""
+    return max(1, min(ROWS, count // rungs))
 
 
 def upsample(
@@ -120,7 +135,7 @@ def upsample(
 
     Every level draws ``count`` snapshots with replacement from the level below; a snapshot keeps
     the group of the small trajectory it descends from. ``relax`` None: naive upsampling; several:
-    one of them for each snapshot of the last level in turn, the last of them at the levels before.
+    one of them for each chunk of the last level in turn, the last of them at the levels before.
     Snapshots that have the size of ``to`` already are returned as they are.
 
     Raises: ValueError: the lattice of ``to`` is not 2^a 3^b 5^c times that of the snapshots.
@@ -128,6 +143,7 @@ def upsample(
     states, groups = snapshots.states, snapshots.groups
     assert groups is not None  # set in Snapshots.__post_init__
     rungs = [relax] if relax is None or isinstance(relax, LocalRelax) else list(relax)
+    chunk = _chunk(count, len(rungs))
     small_shape = states.shape[1 : 1 + len(to.lattice_shape)]
     for factor in _levels(small_shape, to.lattice_shape):
         level = to.resized(states.shape[1] * factor)
@@ -144,11 +160,11 @@ def upsample(
         ) -> np.ndarray:
             enlarged = level.upsampled(source[chosen[rows]], factor)
             last = level.lattice_shape == to.lattice_shape
-            rung = rungs[rows.start // ROWS % len(rungs)] if last else rungs[-1]
+            rung = rungs[rows.start // chunk % len(rungs)] if last else rungs[-1]
             return enlarged if rung is None else rung(level, enlarged, generator)
 
         label = None if description is None else f"{description} to {level.lattice_shape}"
-        states = np.concatenate(map_chunks(enlarge, count, rng, chunk=ROWS, description=label))
+        states = np.concatenate(map_chunks(enlarge, count, rng, chunk=chunk, description=label))
     return Snapshots(states=states, groups=groups)
 
 

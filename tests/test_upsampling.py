@@ -16,6 +16,7 @@ from macrodyn_lib.systems.linear_chain import LinearChain
 from macrodyn_lib.upsampling import (
     ROWS,
     LocalRelax,
+    overlapping_stride,
     relax_ladder,
     relaxed_initial_states,
     relaxed_until_settled,
@@ -203,6 +204,29 @@ def test_initial_states_use_the_rungs_in_turn():
     pool = relaxed_initial_states(system, COUNT, relax=marks.rungs, rng=rng)
     assert values_by_chunk(pool) == [{0}, {1}, {2}, {0}, {1}]
     np.testing.assert_array_equal(pool.groups, np.arange(COUNT))
+
+
+@pytest.mark.parametrize(("count", "rungs"), [(40, 8), (129, 51), (5, 8)])
+def test_small_pools_use_every_rung_alike(count, rungs):
+    marks, rng = Marks(rungs), np.random.default_rng(0)
+    pools = [
+        relaxed_initial_states(CurieWeiss(side=8), count, relax=marks.rungs, rng=rng),
+        upsample(spin_snapshots(4), to=CurieWeiss(side=8), count=count, relax=marks.rungs, rng=rng),
+    ]
+    for pool in pools:
+        uses = np.bincount(pool.states[:, 0, 0], minlength=rungs)
+        assert uses.max() <= 2 * max(uses.min(), 1) and np.ptp(uses[:count]) <= count // rungs
+
+
+@pytest.mark.parametrize(
+    ("lattice", "side", "stride"), [(14, 7, 2), (15, 5, 1), (18, 9, 3), (64, 16, 8)]
+)
+def test_tiles_overlap_by_half_or_by_more_where_that_does_not_divide(lattice, side, stride):
+    system = Ising(side=lattice)
+    assert overlapping_stride(system, side) == stride
+    states = system.initial_states(2, np.random.default_rng(0))
+    relaxed = LocalRelax(side=side, duration=0.5)(system, states, np.random.default_rng(1))
+    assert relaxed.shape == states.shape and (relaxed != states).any()
 
 
 def test_duration_zero_leaves_initial_states_as_they_are():
