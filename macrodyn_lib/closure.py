@@ -62,8 +62,6 @@ def fit_block_closure(
     moments = np.concatenate(parts)
     spread = moments.std(axis=0)
     varies = spread > 1e-12
-    if not 1 <= dimension <= varies.sum():
-        raise ValueError(f"dimension = {dimension}: must be 1 to {varies.sum()}, the block moments")
     scale = np.where(varies, spread, np.inf)
     y = (observables - observables.mean(axis=0)) / observables.std(axis=0)
     powers = [
@@ -74,7 +72,11 @@ def fit_block_closure(
     design = np.column_stack(powers)
     standard = (moments - moments.mean(axis=0)) / scale
     residual = standard - design @ np.linalg.lstsq(design, standard, rcond=None)[0]
-    components = np.linalg.svd(residual, full_matrices=False)[2][:dimension]
+    _, sizes, directions = np.linalg.svd(residual, full_matrices=False)
+    most = int((sizes > 1e-6 * sizes[0]).sum())  # the others are sums of these but for rounding
+    if not 1 <= dimension <= most:
+        raise ValueError(f"dimension = {dimension}: must be 1 to {most}, the independent moments")
+    components = directions[:dimension]
     weights = components.T / scale[:, None]
     weights = weights / ((moments - moments.mean(axis=0)) @ weights).std(axis=0)
     return BlockClosure(weights=weights, centre=moments.mean(axis=0), names=names)

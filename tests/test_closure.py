@@ -99,10 +99,11 @@ def test_closures_are_the_principal_directions_of_what_the_observables_leave(sna
     assert abs(directions[:, 0] @ plain) < 0.9
 
 
-@pytest.mark.parametrize("dimension", [0, 13])
+@pytest.mark.parametrize("dimension", [0, 9, 13])
 def test_dimension_out_of_range_raises(snapshots, dimension):
     # patches of 8: three moments for blocks of 1, 2, 4 and one of 8, of which a spin's square is 1
-    with pytest.raises(ValueError, match=f"dimension = {dimension}: must be 1 to 9, the block"):
+    # and the last a sum of the others
+    with pytest.raises(ValueError, match=f"dimension = {dimension}: must be 1 to 8, the indep"):
         fitted(snapshots, dimension)
 
 
