@@ -378,17 +378,18 @@ class RolloutTest:
     """What a fitted ensemble is tested on.
 
     start: (B, d*), observables.  replicas: paths per member and start.  times: (T,), equally
-    spaced.  true_mean: (B, T, d*) of the large system, and its standard error.  every: the error is
-    taken at each every-th time.  absolute: the relaxation time is that of the observable's modulus.
-    start_states: (B, n, *lattice), needed for closures: a path starts at the mean of their latents.
-    transient: end of the transient, whose error is reported apart; early: a test of it alone, with
-    more paths (None: the beginning of this one).  direct_states: for the error in all latents.
+    spaced.  true_mean: (B, T, d*) of the large system (None: unknown, and so no errors), and its
+    standard error.  every: the error is taken at each every-th time.  absolute: the relaxation time
+    is that of the observable's modulus.  start_states: (B, n, *lattice), needed for closures: a
+    path starts at the mean of their latents.  transient: end of the transient, whose error is
+    reported apart; early: a test of it alone, with more paths (None: the beginning of this one).
+    direct_states: for the error in all latents.
     """
 
     start: np.ndarray
     replicas: int
     times: np.ndarray
-    true_mean: np.ndarray
+    true_mean: np.ndarray | None
     every: int
     max_step: float
     true_error: np.ndarray | None = None
@@ -428,23 +429,25 @@ class RolloutTest:
         )
 
     def from_one_start(self, start: float | np.ndarray, duration: float) -> Self:
-        """The same number of paths, all from one point, over a shorter window."""
+        """The same number of paths, all from one point, over a shorter window; without a truth."""
         kept = self.times <= duration
         return dataclasses.replace(
             self,
             start=np.broadcast_to(start, (1, self.start.shape[1])),
             replicas=self.replicas * len(self.start),
             times=self.times[kept],
-            true_mean=self.true_mean[:1, kept],
+            true_mean=None,
         )
 
     def shortened(self, duration: float) -> Self:
         """The same test over a shorter window."""
         kept = self.times <= duration
-        return dataclasses.replace(self, times=self.times[kept], true_mean=self.true_mean[:, kept])
+        truth = None if self.true_mean is None else self.true_mean[:, kept]
+        return dataclasses.replace(self, times=self.times[kept], true_mean=truth)
 
     def error(self, paths: EnsemblePaths) -> Estimate:
         """Test error of the paper."""
+        assert self.true_mean is not None  # ``summary`` asks for it
         return paths.error(self.true_mean, self.every)
 
     def early_paths(
@@ -460,12 +463,14 @@ class RolloutTest:
     def error_transient(self, paths: EnsemblePaths) -> Estimate:
         """The test error over the transient alone, at every time (of ``early_paths``)."""
         early, truth = paths.until(self.transient), self.early or self
+        assert truth.true_mean is not None  # as in ``error``
         return early.error(truth.true_mean[:, : len(early.times)])
 
     def deviation(self, paths: EnsemblePaths) -> Estimate:
         """The largest difference of the mean of the first observable over all starts and times of
         the transient, with the standard error it has there."""
         early, truth = paths.until(self.transient), self.early or self
+        assert truth.true_mean is not None  # as in ``error``
         (mean, error), count = early.means(), len(early.times)
         difference = np.abs(mean[..., 0] - truth.true_mean[:, :count, 0])
         at = np.unravel_index(difference.argmax(), difference.shape)
@@ -642,16 +647,18 @@ def summary(
 ) -> dict[str, Estimate]:
     """Errors, stationary moments and relaxation time of the rollouts of a fitted ensemble.
 
-    Keys: error.ours, error_transient.ours, deviation.mean_M (the first observable),
-    relaxation_time, stationary.{mean,std}_{observable}; error_latent.ours if direct states are
-    known.
+    Keys: error.ours, error_transient.ours, deviation.mean_M (the first observable), all three where
+    the true mean is known, relaxation_time, stationary.{mean,std}_{observable}; error_latent.ours
+    if direct states are known.
     """
-    results = {
-        "error.ours": test.error(paths),
-        "error_transient.ours": test.error_transient(early),
-        f"deviation.mean_{system.observable_names[0]}": test.deviation(early),
-        "relaxation_time": paths.relaxation_time(absolute=test.absolute),
-    }
+    results = {}
+    if test.true_mean is not None:
+        results = {
+            "error.ours": test.error(paths),
+            "error_transient.ours": test.error_transient(early),
+            f"deviation.mean_{system.observable_names[0]}": test.deviation(early),
+        }
+    results["relaxation_time"] = paths.relaxation_time(absolute=test.absolute)
     if test.direct_states is not None:
         results["error_latent.ours"] = test.error_latent(paths, system, learned)
     for index, name in enumerate(system.observable_names):
@@ -949,7 +956,8 @@ def slowest_time_seen(paths: EnsemblePaths, lag: float) -> Estimate:
     steps = round(lag / float(paths.times[1] - paths.times[0]))
 
     def of_members(members: np.ndarray) -> float:
-        late = members[..., members.shape[-2] // 2 :, :].reshape(-1, members.shape[-2] // 2 + 1, 2)
+        late = members[..., members.shape[-2] // 2 :, :]
+        late = late.reshape(-1, *late.shape[-2:])
         f = _even_functions(late.reshape(-1, 2)).reshape(*late.shape[:2], -1)
         f = f - f.mean(axis=(0, 1))
         before, after = f[:, :-steps], f[:, steps:]

@@ -56,10 +56,11 @@ def test_slowest_time_is_the_rayleigh_ritz_value(side, sites, duration):
     assert abs(estimate.value - 1.1 / rate) > 4 * estimate.standard_error  # planted
 
 
-def test_slowest_time_seen_is_that_of_the_largest_autocorrelation():
+@pytest.mark.parametrize("odd", [0, 1])
+def test_slowest_time_seen_is_that_of_the_largest_autocorrelation(odd):
     rng, lag = np.random.default_rng(2), 2.0
     drawn = rng.choice(EXACT.n_states, size=64 * 24, p=EXACT.stationary())
-    times = np.arange(0.0, 161.0, 1.0)
+    times = np.arange(0.0, 160.0 + odd, 1.0)
     paths = SYSTEM.simulate(EXACT.spins()[drawn], times, rng).observables
     ensemble = EnsemblePaths(times=times, paths=paths.reshape(-1, 1, 64, len(times), 2))
     estimate = pipeline.slowest_time_seen(ensemble, lag)
