@@ -270,7 +270,11 @@ class LatentPairs:
         )
 
     def moments(self) -> "IncrementMoments":
-        """Merge the pairs that share latent and duration bit for bit."""
+        """Merge the pairs that share latent and duration bit for bit, of whatever group.
+
+        The groups are lost: fit the pairs themselves, of which whole groups are held out; a fit
+        merges them after that.
+        """
         return IncrementMoments.of(self)
 
 
