@@ -180,10 +180,10 @@ with run.timed("learn"):
 base = dataclasses.replace(learned, members=learned.naive_members)
 
 # %% tags=["nbval-ignore-output"]
-n_sigma = run.n_large * np.mean([
-    fit.covariance(latents[:2000, : 2 + run.closure_dimension])[:, [0, 1], [0, 1]]
-    for fit in learned.members
-], axis=1)  # fmt: skip
+own = md.latent_states(system, part[:2000], recipe.patching, closure)
+n_sigma = run.n_large * np.mean(
+    [fit.covariance(own)[:, [0, 1], [0, 1]] for fit in learned.members], axis=1
+)
 for field, name in enumerate(system.observable_names):
     value = statistics.mean_estimate(n_sigma[:, field])
     run.check(f"diffusion.{name}", value, reference=run.noise**2, kind="exact", relative=0.05, z=3)
