@@ -33,8 +33,7 @@ class PublishedFigure:
     figures: tuple[str, ...]
 
 
-# Short-range order predicted by the published models, n = 8192, from zero, after 5 million hops by
-# their clock: at 625 000 mean waits of a vacancy in the training snapshots (``published_time``).
+# Short-range order predicted by the published models, n = 8192, from zero, 5 million events.
 PUBLISHED_ORDER = {
     300: (-0.08666, -0.18281, 0.25969, -0.00170, 0.15073, -0.45177),
     400: (-0.10011, -0.08360, 0.13590, 0.00380, 0.08863, -0.22465),
@@ -111,8 +110,8 @@ NUMBERS: tuple[PublishedNumber, ...] = (
         "nu": ("ν", 0.97),
     }),
     *_numbers("nbmota_network", "figure 7 and published data", "near", {
-        f"published_time.{at}.{pair}": (f"δ {pair} at the published time, {at} K", v)
-        for at, order in PUBLISHED_ORDER.items()
+        f"protocol.{temperature}.{pair}": (f"δ {pair} after 5 million events at {temperature} K", v)
+        for temperature, order in PUBLISHED_ORDER.items()
         for pair, v in zip(("NbNb", "NbMo", "NbTa", "MoMo", "MoTa", "TaTa"), order, strict=True)
     }),
 )  # fmt: skip

@@ -58,8 +58,8 @@ for text, paths in report.paper_figures():
 # ## 3. The alloy by the published barriers
 #
 # Short-range order by the network of the paper, in 8192 sites: late, where runs from 1200 K on are at rest;
-# after five million hops; and at the later time at which the published clock has counted these, beside direct
-# runs of 1024 sites. The published predictions are beside the last two. Means over the seeds of the sweep
+# after five million hops; and, where the stored runs have it, at the later time at which the published clock has
+# counted these, beside direct runs of 1024 sites. The published predictions are beside the last two. Means over the seeds of the sweep
 # `nbmota_network` (which needs the weights, see the README); bars are two standard errors.
 
 # %% tags=["nbval-ignore-output"]

@@ -90,11 +90,11 @@ def test_figures_are_named_where_they_are_stored(runs: Path) -> None:
 
 def test_of_a_sweep_the_mean_over_its_runs_counts(runs: Path) -> None:
     for run, metric in {"one": (-0.62, 0.006, -0.66), "other": (-0.70, 0.008, -0.68)}.items():
-        store(runs, "nbmota_network", run, published_time__2000__MoMo=metric)  # published: -0.63708
+        store(runs, "nbmota_network", run, protocol__2000__MoMo=metric)  # published: -0.63708
     row = next(
         line
         for line in report.published_table().splitlines()
-        if "MoMo at the published time" in line and "2000 K" in line
+        if "MoMo after" in line and "2000 K" in line
     )
     assert [cell.strip() for cell in row.split("|")[4:-1]] == [
         "-0.6371", "-0.6600 ± 0.0050", "-0.6700", "met"
@@ -111,17 +111,17 @@ def test_runs_by_other_code_or_of_other_data_are_no_replicas(runs: Path) -> None
         {**code, "created": "2030-01-04", "instead": {"preset": "quick"}},
     ]
     for k, provenance in enumerate(made):
-        store(runs, "nbmota_network", str(k), provenance, published_time__2000__MoMo=(k, 0.1, -0.7))
-    assert report.sweep_means("nbmota_network")["published_time.2000.MoMo"].value == 0.5
+        store(runs, "nbmota_network", str(k), provenance, protocol__2000__MoMo=(k, 0.1, -0.7))
+    assert report.sweep_means("nbmota_network")["protocol.2000.MoMo"].value == 0.5
     warning = "nbmota_network/4: its preset is not 'paper' but 'quick'"
     assert [text.split(";")[0] for text in report.compose()[1]].count(warning) == 1
 
 
 def test_the_error_of_a_truth_that_several_runs_simulated_counts(runs: Path) -> None:
-    row = "`nbmota_network` δ MoMo at the published time, 1200 K"  # published: -1.23984
-    store(runs, "nbmota_network", "one", published_time__1200__MoMo=(-1.20, 0.005, -1.265))
+    row = "`nbmota_network` δ MoMo after 5 million events at 1200 K"  # published: -1.23984
+    store(runs, "nbmota_network", "one", protocol__1200__MoMo=(-1.20, 0.005, -1.265))
     assert verdicts()[row] == "**missed**"
-    store(runs, "nbmota_network", "other", published_time__1200__MoMo=(-1.20, 0.005, -1.215))
+    store(runs, "nbmota_network", "other", protocol__1200__MoMo=(-1.20, 0.005, -1.215))
     assert verdicts()[row] == "met, in noise"
 
 
