@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from macrodyn_lib.checkpoints import open_checkpoint, write_checkpoint
 from macrodyn_lib.errors import DivergedError
 from macrodyn_lib.fitting import Normalisation
-from macrodyn_lib.lattice import Patching
+from macrodyn_lib.lattice import Patching, halvings
 from macrodyn_lib.records import Snapshots
 
 FORMAT = "macrodyn.autoencoder.1"
@@ -337,11 +337,10 @@ def _decoder(
 
     side = base 2^k with base 3, 4, 5 or 7, the side of the coarsest image.
     """
-    base, doublings = side, 0
-    while base % 2 == 0 and base > 4:
-        base, doublings = base // 2, doublings + 1
-    if not 3 <= base <= 7:
-        raise ValueError(f"lattice side = {side}: must be 3, 4, 5 or 7 times a power of 2")
+    try:
+        base, doublings = halvings(side)
+    except ValueError as error:
+        raise ValueError(f"lattice {error}") from None
     widths = [*(channels[min(k, len(channels) - 1)] for k in range(doublings)), 1]
     first = nn.utils.skip_init(nn.Linear, latents, widths[0] * base**2)
     _draw(first, latents, generator)

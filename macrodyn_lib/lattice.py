@@ -24,6 +24,19 @@ def enlargements(small: int, large: int) -> list[int]:
     return factors
 
 
+def halvings(side: int) -> tuple[int, int]:
+    """The base 3, 4, 5 or 7 and the k of side = base 2^k.
+
+    Raises: ValueError: the side is no such number.
+    """
+    base, count = side, 0
+    while base % 2 == 0 and base > 4:
+        base, count = base // 2, count + 1
+    if not 3 <= base <= 7:
+        raise ValueError(f"side = {side}: must be 3, 4, 5 or 7 times a power of 2")
+    return base, count
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Patch:
     """One box of sites of a lattice, and what its edge sees while it evolves.

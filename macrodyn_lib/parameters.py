@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from macrodyn_lib.errors import ParameterError
-from macrodyn_lib.lattice import enlargements
+from macrodyn_lib.lattice import enlargements, halvings
 
 Preset = Literal["smoke", "quick", "paper"]
 
@@ -282,14 +282,12 @@ class IsingParameters(StudyParameters):
     def _every_variant_can_be_made(self) -> "IsingParameters":
         """The autoencoder halves both sides down to 3, 4, 5 or 7; up to four closures are tried."""
         if self.variants == "all":
-            base = self.side
-            while base % 2 == 0 and base > 4:
-                base //= 2
-            if not 3 <= base <= 7:
+            try:
+                halvings(self.side)
+            except ValueError as error:
                 raise ValueError(
-                    f"side = {self.side}: must be 3, 4, 5 or 7 times a power of 2 with "
-                    "variants = 'all', for the autoencoder; variants = 'few' takes any"
-                )
+                    f"{error} with variants = 'all' (the autoencoder); variants = 'few' takes any"
+                ) from None
             if self.patch_side % 2 or self.patch_side < 4:
                 raise ValueError(
                     f"patch_side = {self.patch_side}: must be even and >= 4 with "
